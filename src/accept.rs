@@ -1,0 +1,311 @@
+//! The accept loop, and everything that can go wrong in it.
+//!
+//! The thread that accepts waits for clients, for a free place, and for the stop, all in one `poll`; and for
+//! nothing and nobody else.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use crate::backoff::Backoff;
+use crate::farewell::timespec;
+use crate::listener::{Addr, Listener, Stream};
+use crate::log_limit::LogLimit;
+use crate::pool::{Permit, Pool};
+use crate::server::{Shared, WhenFull};
+use crate::socket::Socket;
+use crate::stats::Event;
+use crate::wake::Waker;
+
+/// How many clients are accepted from one listener before the others, and the stop, are looked at again.
+const BATCH: usize = 16;
+
+/// How long a full server looks for a place that is just being given back, before it refuses.
+///
+/// A client that closes and connects again at once is here before its old thread has noticed the end. It is
+/// granted once, and again when a place has become free since: a flood is refused as fast as it comes.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What an accept error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Nobody is there (any more).
+    Nobody,
+    /// This one client: it has gone, or the network has lost it. The next may be fine.
+    Client,
+    /// The machine has run out of something.
+    Machine,
+    /// The listener itself. It will not get better.
+    Listener,
+}
+
+impl Trouble {
+    /// By number: std has no `ErrorKind` for most of these. See accept(2), "Error handling": on Linux, a
+    /// network error that is already pending on the new connection is an error of accept.
+    fn of(error: &io::Error) -> Trouble {
+        match Errno::from_io_error(error) {
+            Some(Errno::WOULDBLOCK) => Trouble::Nobody,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Trouble::Machine,
+            Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT) => Trouble::Listener,
+            // ECONNABORTED, EPROTO, ENETDOWN, EHOSTUNREACH, EPERM (a firewall), EINTR, and whatever a future
+            // kernel adds: better one client lost than the server.
+            _ => Trouble::Client,
+        }
+    }
+}
+
+pub(crate) struct Acceptor<'a, H> {
+    listeners: &'a [Listener],
+    shared: &'a Arc<Shared<H>>,
+    pool: &'a Pool,
+    /// Given up for a moment when descriptors have run out, so that a client can be accepted and told. The
+    /// kernel completes connections whether or not we accept them: without it, those clients would hang.
+    spare: Option<File>,
+    backoff: Backoff,
+    /// No accepting until then.
+    pause_until: Option<Instant>,
+    /// The grace was granted, and no place became free.
+    grace_is_spent: bool,
+    complaints: LogLimit,
+}
+
+impl<'a, H> Acceptor<'a, H>
+where
+    H: Fn(Socket) -> io::Result<()> + Send + Sync + 'static,
+{
+    pub(crate) fn new(listeners: &'a [Listener], shared: &'a Arc<Shared<H>>, pool: &'a Pool) -> Acceptor<'a, H> {
+        Acceptor {
+            listeners,
+            shared,
+            pool,
+            spare: a_descriptor(),
+            // The waits of Go's net/http server.
+            backoff: Backoff::new(Duration::from_millis(5), Duration::from_secs(1)),
+            pause_until: None,
+            grace_is_spent: false,
+            complaints: LogLimit::default(),
+        }
+    }
+
+    /// Returns when the server is stopped, or with the error that makes accepting impossible.
+    pub(crate) fn accept_until_stopped(&mut self) -> Option<io::Error> {
+        // A listener that is readable may have nobody left when we get there: accept must not wait then.
+        for listener in self.listeners {
+            if let Err(error) = listener.set_nonblocking(true) {
+                return Some(error);
+            }
+        }
+        let stop = &self.shared.handle.stop;
+        while !stop.is_stopping() {
+            let waits_for_a_place = self.must_wait_for_a_place();
+            let pause = self.pause_until.map(|until| until.saturating_duration_since(Instant::now()));
+            let watched = if waits_for_a_place || pause.is_some() { &[] } else { self.listeners };
+            let ready = wait_for(watched, stop.waker(), pause);
+            self.pause_until = self.pause_until.filter(|until| *until > Instant::now());
+            for listener in ready {
+                if let Err(error) = self.accept_batch(listener) {
+                    let why = format!("{}: {error}", listener.local_addr());
+                    log::error!("cannot accept on {why}");
+                    return Some(io::Error::new(error.kind(), why));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether clients are to stay in the backlog until a place is free.
+    fn must_wait_for_a_place(&self) -> bool {
+        let places = self.pool.places();
+        // The permit is let go at once: nobody but this thread takes one.
+        self.shared.config.when_full == WhenFull::Wait && places.take_or_wake(self.shared.handle.stop.waker()).is_none()
+    }
+
+    fn accept_batch(&mut self, listener: &Listener) -> io::Result<()> {
+        for _ in 0..BATCH {
+            // With `wait`, a place comes before accept; with `refuse`, whoever is there has to be told.
+            let permit = self.pool.places().take();
+            if permit.is_none() && self.shared.config.when_full == WhenFull::Wait {
+                return Ok(());
+            }
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    self.backoff.after_success();
+                    self.welcome(stream, peer, permit);
+                }
+                Err(error) => match Trouble::of(&error) {
+                    Trouble::Nobody => return Ok(()),
+                    Trouble::Client => self.complaints.log(format_args!("a client was lost before accept: {error}")),
+                    Trouble::Machine => {
+                        if let Err(error) = self.tell_with_the_spare(listener) {
+                            let pause = self.backoff.after_failure();
+                            self.complaints.log(format_args!("cannot accept, next try in {pause:?}: {error}"));
+                            self.pause_until = Some(Instant::now() + pause);
+                        }
+                        return Ok(());
+                    }
+                    Trouble::Listener => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a client to a worker, or tells it why not.
+    fn welcome(&mut self, stream: Stream, peer: Addr, permit: Option<Permit>) {
+        let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
+            let places = self.shared.config.max_connections;
+            return self.turn_away(stream, peer, &format!("busy: all {places} places are taken, try again later"));
+        };
+        self.grace_is_spent = false;
+        let (registry, stats) = (&self.shared.handle.registry, &self.shared.handle.stats);
+        let connection = match registry.open(stream, peer, self.shared.config.per_source) {
+            Ok(connection) => connection,
+            Err((stream, peer)) => {
+                let text = "busy: your address has as many connections as one address may have";
+                return self.turn_away(stream, peer, text);
+            }
+        };
+        stats.report(Event::Connected { id: connection.id(), peer: connection.peer().clone() });
+        let (shared, for_worker) = (Arc::clone(self.shared), Arc::clone(&connection));
+        let Err(failed) = self.pool.run(Box::new(move || shared.serve(for_worker, permit))) else { return };
+
+        registry.withdraw(&connection);
+        self.complaints.log(format_args!("{failed}"));
+        drop(failed); // With the job go its permit and its share of the connection.
+        let text = "busy: no thread could be started, try again later";
+        let told = send_at_once(connection.stream(), text);
+        self.count_turned_away(told, connection.peer().clone(), text);
+        if told {
+            self.shared.farewell.leave_to_it(Arc::clone(connection.stream()));
+        }
+    }
+
+    /// A place, if one becomes free within the grace.
+    fn look_for_a_place(&mut self) -> Option<Permit> {
+        let stop = &self.shared.handle.stop;
+        let began = Instant::now();
+        while !self.grace_is_spent && !stop.is_stopping() {
+            if let Some(permit) = self.pool.places().take_or_wake(stop.waker()) {
+                return Some(permit);
+            }
+            let left = GRACE.saturating_sub(began.elapsed());
+            self.grace_is_spent = left.is_zero();
+            wait_for(&[], stop.waker(), Some(left));
+        }
+        None
+    }
+
+    fn turn_away(&mut self, stream: Stream, peer: Addr, text: &str) {
+        let told = send_at_once(&stream, text);
+        self.count_turned_away(told, peer, text);
+        if told {
+            self.shared.farewell.leave_to_it(Arc::new(stream));
+        }
+    }
+
+    fn count_turned_away(&mut self, told: bool, peer: Addr, text: &str) {
+        self.shared.handle.registry.turn_away(told);
+        self.shared.handle.stats.report(match told {
+            true => Event::Refused { peer, text: text.to_owned() },
+            false => Event::Failed { peer },
+        });
+    }
+
+    /// Accepts a few with the descriptor that was kept for this, tells each, and closes at once: there is no
+    /// descriptor for a polite close.
+    ///
+    /// # Errors
+    /// When not even that works, and only time can help.
+    fn tell_with_the_spare(&mut self, listener: &Listener) -> io::Result<()> {
+        for _ in 0..BATCH {
+            drop(self.spare.take());
+            let accepted = listener.accept();
+            if let Ok((stream, peer)) = &accepted {
+                let text = "busy: no descriptors are left, try again later";
+                let told = send_at_once(stream, text);
+                self.count_turned_away(told, peer.clone(), text);
+            }
+            let accepted = accepted.map(drop); // Closed: its descriptor is the next spare.
+            self.spare = a_descriptor();
+            match accepted {
+                Err(error) if Trouble::of(&error) == Trouble::Machine => return Err(error),
+                Err(error) if Trouble::of(&error) == Trouble::Nobody => break,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells everyone whom the kernel has accepted and we have not. Closing the listener first would reset
+    /// them.
+    pub(crate) fn turn_away_the_backlog(&mut self) {
+        for listener in self.listeners {
+            loop {
+                match listener.accept() {
+                    Ok((stream, peer)) => {
+                        self.turn_away(stream, peer, "stopping: the server is going down, try again later");
+                    }
+                    Err(error) => match Trouble::of(&error) {
+                        Trouble::Client => {}
+                        Trouble::Machine if self.tell_with_the_spare(listener).is_ok() => {}
+                        _ => break,
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// Sends a line without waiting; says whether the kernel has taken it. It fits into the buffer of a fresh
+/// socket, so it fails only when the client has gone.
+fn send_at_once(stream: &Stream, text: &str) -> bool {
+    let line = format!("{text}\n");
+    let sent = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    sent.is_ok_and(|count| count == line.len())
+}
+
+/// A descriptor to give up when there are no others.
+fn a_descriptor() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Waits until one of the listeners has someone, or the waker is woken, or the time is over; returns the
+/// listeners that have.
+fn wait_for<'a>(listeners: &'a [Listener], waker: &Waker, limit: Option<Duration>) -> Vec<&'a Listener> {
+    let mut watched = vec![PollFd::new(waker, PollFlags::IN)];
+    watched.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+    let limit = limit.map(timespec);
+    if poll(&mut watched, limit.as_ref()).is_err() {
+        return Vec::new(); // Interrupted by a signal: the caller looks at its flags and comes back.
+    }
+    if !watched[0].revents().is_empty() {
+        waker.clear();
+    }
+    let ready = watched[1..].iter().map(|fd| !fd.revents().is_empty());
+    listeners.iter().zip(ready).filter_map(|(listener, ready)| ready.then_some(listener)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_accept_is_the_clients_the_machines_or_the_listeners() {
+        let of = |errno: Errno| Trouble::of(&errno.into());
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::PERM, Errno::INTR] {
+            assert_eq!(of(errno), Trouble::Client, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(of(errno), Trouble::Machine, "{errno}");
+        }
+        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK] {
+            assert_eq!(of(errno), Trouble::Listener, "{errno}");
+        }
+        assert_eq!(of(Errno::AGAIN), Trouble::Nobody);
+    }
+}

@@ -1,0 +1,83 @@
+//! A synchronous server kit: one thread for each connection, deadlines that hold, books that balance, and a
+//! stop that loses nothing. It is what the chapters of *Sockets, Step by Step* arrive at.
+//!
+//! ```
+//! use socket_steps::server::{Config, Server};
+//! use std::io::{Read, Write};
+//!
+//! let server = Server::bind(["127.0.0.1:0"], Config::default())?;
+//! let address = server.local_addrs()[0].to_string();
+//! let stop = server.handle();
+//! let serving = std::thread::spawn(|| server.serve(socket_steps::services::echo));
+//!
+//! let mut client = std::net::TcpStream::connect(address)?;
+//! client.write_all("안녕하세요".as_bytes())?;
+//! let mut answer = [0; 15];
+//! client.read_exact(&mut answer)?;
+//! assert_eq!(answer, "안녕하세요".as_bytes());
+//!
+//! stop.stop();
+//! println!("{}", serving.join().unwrap()); // accepted 1 = served 1 + refused 0 + failed 0; …
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # The map
+//!
+//! In reading order; each module uses only those above it.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`backoff`] | how long to wait before the next try |
+//! | [`lines`] | lines with a limit; characters that arrive in pieces |
+//! | [`options`] | durations, sizes and one-line errors for the command lines |
+//! | [`output`] | writing to a stream without ever waiting for it |
+//! | [`wake`] | a pipe that ends a `poll` |
+//! | [`pool`] | a small pool of threads, permits, a channel without room |
+//! | [`listener`] | addresses, listeners and streams, TCP or Unix |
+//! | [`farewell`] | closing politely |
+//! | [`limits`] | what this machine can hold |
+//! | [`socket`] | one connection: read, write, deadlines |
+//! | [`stats`] | the central stats thread |
+//! | [`shutdown`] | the stop flag; the registry of open connections |
+//! | [`server`] | the accept loop, and everything together |
+//! | [`client`] | connecting, with a deadline and retries |
+//! | [`services`] | `reply`, `echo`, `lines` |
+//!
+//! # The threads
+//!
+//! | thread | waits for | ends when |
+//! |---|---|---|
+//! | accept: the caller of [`serve`](server::Server::serve) | a client, a free place, the stop; all in one `poll` | the server is stopped |
+//! | worker, at least `min_workers`, at most `max_connections` | a connection; then its bytes | the server ends, or after 5 s without work above the minimum |
+//! | stats, one | an event, a question | nobody can ask any more |
+//! | farewell, one | the last bytes of those who leave | the server ends |
+//! | output, one for each stream | something to write | the program ends |
+//! | signals, one, in the finished server | SIGINT, SIGTERM, SIGHUP | the program ends |
+//!
+//! # How a connection walks
+//!
+//! ```text
+//! accept ─ Stream ─► registry ─► pool ─► worker: handler(Socket) ─► result ─► CloseReason
+//!                       │                  │ reads and writes under deadlines     │
+//!                       └ Event::Connected ┴──────── Event::Disconnected ◄────────┘
+//!                                  stats thread ─► Snapshot
+//! ```
+
+mod accept;
+pub mod backoff;
+pub mod client;
+pub mod farewell;
+pub mod limits;
+pub mod lines;
+pub mod listener;
+mod log_limit;
+pub mod options;
+pub mod output;
+pub mod pool;
+pub mod server;
+pub mod services;
+pub mod shutdown;
+pub mod socket;
+mod socket_file;
+pub mod stats;
+pub mod wake;

@@ -1,0 +1,211 @@
+//! The finished server: the kit at work, with a command line, a log, and exit statuses.
+
+use std::io::{self, IsTerminal};
+use std::panic;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use socket_steps::limits;
+use socket_steps::options::{self, count, duration, size};
+use socket_steps::output::Output;
+use socket_steps::server::{Config, Server, Summary, WhenFull};
+use socket_steps::services;
+use socket_steps::socket::Timeouts;
+
+/// How long the last lines may take to be written, when nobody reads them.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// A server that answers every client on a thread of its own.
+///
+/// Without options it listens on port 8080 of this machine, answers each piece of text with `서버 응답: ` and
+/// the piece, and lets go of clients that are silent for 30 seconds. Try it with `talk` in a second terminal,
+/// and stop it with Ctrl-C.
+#[derive(Parser)]
+#[command(name = "socket-steps", version, after_help = AFTER_HELP)]
+struct Options {
+    /// Where to listen: HOST:PORT (every address of the name) or unix:PATH; may be repeated
+    #[arg(short, long, value_name = "ADDR", default_value = "localhost:8080")]
+    listen: Vec<String>,
+
+    /// What the clients are offered
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Service::Reply)]
+    service: Service,
+
+    /// What `reply` and `lines` put in front of each answer
+    #[arg(long, value_name = "TEXT", default_value = "서버 응답: ")]
+    prefix: String,
+
+    /// Threads kept ready [default: 4]
+    #[arg(long, value_name = "N", value_parser = count)]
+    min_workers: Option<usize>,
+
+    /// Connections at most; each has a thread of its own [default: 512]
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_connections: Option<usize>,
+
+    /// One client too many is told so (refuse), or is left waiting for a place (wait)
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Refuse)]
+    when_full: Policy,
+
+    /// Connections from one address at most [default: no limit]
+    #[arg(long, value_name = "N", value_parser = count)]
+    per_source: Option<usize>,
+
+    /// How long a client may be silent between two messages
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "30s")]
+    idle_timeout: Duration,
+
+    /// How long a message may take from its first byte to its last
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "10s")]
+    message_timeout: Duration,
+
+    /// How long a client may take to accept a whole answer
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "10s")]
+    write_timeout: Duration,
+
+    /// How long connections may take to end after Ctrl-C
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
+    drain: Duration,
+
+    /// How long a line may be, its newline not counted
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "64KiB")]
+    max_message: usize,
+}
+
+const AFTER_HELP: &str = "\
+Durations have a unit: 500ms, 30s, 2m. Sizes may have one: 4096, 64KiB.
+The log goes to standard error; RUST_LOG=debug shows more of it, RUST_LOG=warn less.
+
+Exit status: 0 stopped (Ctrl-C, SIGTERM, SIGHUP); 1 something did not end, or accepting failed;
+2 wrong usage, or cannot listen; 130 at a second Ctrl-C, at once.";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Service {
+    /// Answers each piece of text, as it arrives, with the prefix and the piece
+    Reply,
+    /// Sends back the same bytes
+    Echo,
+    /// Answers each line with the prefix and the line
+    Lines,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Policy {
+    Refuse,
+    Wait,
+}
+
+fn main() -> ExitCode {
+    let options: Options = options::parse_or_exit();
+    let (output, log) = match start_output() {
+        Ok(outputs) => outputs,
+        Err(error) => give_up(&format!("cannot start a thread: {error}")),
+    };
+    if let Err(error) = limits::raise_descriptors() {
+        log::warn!("cannot raise the limit of descriptors: {error}");
+    }
+    let config = options.config();
+    let server = match Server::bind(&options.listen, config) {
+        Ok(server) => server,
+        Err(error) => {
+            log.flush(LAST_WORDS);
+            give_up(&error.to_string())
+        }
+    };
+    if let Err(error) = stop_on_signals(&server) {
+        give_up(&format!("cannot wait for signals: {error}"));
+    }
+    for address in server.local_addrs() {
+        output.line(&format!("listening on {address}"));
+    }
+
+    let summary = options.serve(server);
+
+    output.line(&summary.to_string());
+    if let Some(error) = &summary.failure {
+        log::error!("accepting ended: {error}");
+    }
+    output.flush(LAST_WORDS);
+    log.flush(LAST_WORDS);
+    if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn give_up(why: &str) -> ! {
+    options::exit_with(2, &format!("socket-steps: {why}"))
+}
+
+/// Standard output and the log, each behind a thread of its own: a terminal that is stopped with Ctrl-S, or a
+/// pipe that nobody reads, must not stop the server.
+fn start_output() -> io::Result<(Output, Output)> {
+    let output = Output::to("stdout", io::stdout())?;
+    let log = Output::to("log", io::stderr())?;
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let style = if colours { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .write_style(style)
+        .target(env_logger::Target::Pipe(Box::new(log.clone())))
+        .init();
+    // The default hook writes to standard error itself, and would wait for it.
+    panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    Ok((output, log))
+}
+
+/// The first signal stops the server in good order, the second at once.
+fn stop_on_signals(server: &Server) -> Result<(), ctrlc::Error> {
+    let handle = server.handle();
+    let asked = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        log::info!("stopping; a second signal ends it at once");
+        handle.stop();
+    })
+}
+
+impl Options {
+    fn config(&self) -> Config {
+        let defaults = Config::default();
+        let most = limits::tightest();
+        let max_connections = self.max_connections.unwrap_or_else(|| {
+            if most.connections < defaults.max_connections {
+                log::warn!("{most}; the default would be {}", defaults.max_connections);
+            }
+            defaults.max_connections.min(most.connections)
+        });
+        if max_connections > most.connections {
+            give_up(&format!("--max-connections {max_connections} is too many: {most}"));
+        }
+        let min_workers = self.min_workers.unwrap_or(defaults.min_workers.min(max_connections));
+        if min_workers > max_connections {
+            give_up(&format!("--min-workers {min_workers} is more than --max-connections {max_connections}"));
+        }
+        Config {
+            min_workers,
+            max_connections,
+            when_full: match self.when_full {
+                Policy::Refuse => WhenFull::Refuse,
+                Policy::Wait => WhenFull::Wait,
+            },
+            per_source: self.per_source,
+            timeouts: Timeouts {
+                idle: Some(self.idle_timeout),
+                message: Some(self.message_timeout),
+                write: Some(self.write_timeout),
+            },
+            drain: self.drain,
+            ..defaults
+        }
+    }
+
+    fn serve(&self, server: Server) -> Summary {
+        match self.service {
+            Service::Reply => server.serve(services::reply(&self.prefix)),
+            Service::Echo => server.serve(services::echo),
+            Service::Lines => server.serve(services::lines(&self.prefix, self.max_message)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What the command lines of these programs have in common: durations, sizes, and errors on one line.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// The longest duration that is accepted: a year. Longer ones are typing mistakes.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The largest size that is accepted. Nothing that is held in memory for each client should come near it.
+const LARGEST: u64 = 1024 * 1024 * 1024;
+
+/// Reads a duration with its unit: `500ms`, `30s`, `2m`.
+///
+/// # Errors
+/// Says what would be right when the unit is missing, or the duration is zero, negative or over a year.
+/// Zero would be a deadline that has passed before it begins.
+///
+/// ```
+/// use socket_steps::options::duration;
+/// assert_eq!(duration("1m 30s").unwrap().as_secs(), 90);
+/// assert!(duration("30").is_err());
+/// ```
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const RIGHT: &str = "write a number and its unit, such as 500ms, 30s or 2m";
+    if text.trim().parse::<f64>().is_ok_and(|number| number != 0.0) {
+        return Err(format!("the unit is missing; {RIGHT}"));
+    }
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err(format!("zero is no time at all; {RIGHT}")),
+        Ok(duration) if duration > LONGEST => Err(format!("more than a year; {RIGHT}")),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(format!("not a duration; {RIGHT}")),
+    }
+}
+
+/// Reads a size in bytes, with or without a unit: `4096`, `64KiB`, `1MiB`.
+///
+/// # Errors
+/// Says what would be right when the text is no size, zero, or over 1 GiB.
+///
+/// ```
+/// use socket_steps::options::size;
+/// assert_eq!(size("64KiB"), Ok(65536));
+/// assert!(size("0").is_err());
+/// ```
+pub fn size(text: &str) -> Result<usize, String> {
+    const RIGHT: &str = "write a number of bytes from 1 to 1GiB, such as 4096 or 64KiB";
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes @ 1..=LARGEST)) => Ok(bytes as usize),
+        Ok(_) => Err(format!("out of range; {RIGHT}")),
+        Err(_) => Err(format!("not a size; {RIGHT}")),
+    }
+}
+
+/// Reads a number that is at least 1.
+///
+/// # Errors
+/// Says what would be right when the text is no whole number, zero, negative, or too large to count to.
+pub fn count(text: &str) -> Result<usize, String> {
+    const RIGHT: &str = "write a whole number from 1 up";
+    match text.parse::<u32>() {
+        Ok(0) => Err(format!("zero is too few; {RIGHT}")),
+        Ok(number) => Ok(number as usize),
+        Err(_) => Err(format!("not a number that can be used; {RIGHT}")),
+    }
+}
+
+/// Reads the command line, or ends the program: with the help on standard output and status 0 when it was
+/// asked for, else with one line on standard error, and status 2.
+pub fn parse_or_exit<Options: clap::Parser>() -> Options {
+    match parse(std::env::args_os()) {
+        Ok(options) => options,
+        Err(Refusal::Asked(error)) => error.exit(),
+        Err(Refusal::Wrong(line)) => exit_with(2, &line),
+    }
+}
+
+/// Ends the program with this status and one line on standard error, which may be closed.
+pub fn exit_with(status: i32, line: &str) -> ! {
+    let _ = writeln!(io::stderr(), "{line}");
+    std::process::exit(status)
+}
+
+/// Why there are no options.
+enum Refusal {
+    /// The help or the version was asked for.
+    Asked(clap::Error),
+    /// What was wrong, on one line.
+    Wrong(String),
+}
+
+fn parse<Options: clap::Parser>(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refusal> {
+    Options::try_parse_from(words).map_err(|error| {
+        if !error.use_stderr() {
+            return Refusal::Asked(error);
+        }
+        let program = Options::command().get_name().to_owned();
+        Refusal::Wrong(format!("{program}: {}", one_line(&error.to_string())))
+    })
+}
+
+/// Clap explains over several lines, with a usage line that names every option. The explanation is what
+/// helps; its parts are joined, and the rest is a `--help` away.
+fn one_line(explanation: &str) -> String {
+    let parts = explanation.lines().map(str::trim).filter(|line| !line.is_empty());
+    let parts = parts.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = parts.map(|part| part.trim_start_matches("error: ")).collect::<Vec<_>>().join("; ");
+    format!("{line} (--help lists the options)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_duration_is_refused_with_what_would_be_right() {
+        for wrong in
+            ["0", "0s", "0ms", "-5s", "30", "1.5", "", "s", "5 parsecs", "99999999999999999999s", "99999999999s"]
+        {
+            let error = duration(wrong).expect_err(wrong);
+            assert!(error.contains("500ms"), "{wrong}: {error}");
+        }
+        assert!(duration("30").unwrap_err().contains("unit is missing"));
+    }
+
+    #[test]
+    fn every_wrong_size_is_refused_with_what_would_be_right() {
+        for wrong in ["0", "-5", "", "x", "64x", "2GiB", "99999999EiB", "18446744073709551616"] {
+            let error = size(wrong).expect_err(wrong);
+            assert!(error.contains("64KiB"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_count_is_refused_with_what_would_be_right() {
+        for wrong in ["0", "-1", "1.5", "", "many", "4294967296"] {
+            assert!(count(wrong).expect_err(wrong).contains("from 1"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the finished server can do with a connection: `reply`, `echo`, `lines`.
+//!
+//! Each service is a handler for [`Server::serve`](crate::server::Server::serve): a conversation with one
+//! client, from top to bottom, for as long as it lasts.
+
+use std::io::{self, Read, Write};
+
+use crate::lines::{LineBuffer, incomplete_character};
+use crate::socket::{OnStop, Socket};
+
+/// A piece's buffer at first. Ten thousand idle connections should not hold ten thousand large ones.
+const FIRST_PIECE: usize = 2 * 1024;
+
+/// A piece at most: smaller ones halve the throughput of a stream, larger ones gain nothing.
+const LARGEST_PIECE: usize = 64 * 1024;
+
+/// Answers every piece, as it arrives, with `prefix` and the piece.
+///
+/// A piece is whatever one read returns: TCP does not say where the client's messages end. But no character
+/// is torn apart: when a piece ends in the middle of one, its first bytes are held until the rest has come.
+/// They are flushed, the prefix first, when the input ends, when they have been held for the message
+/// deadline, or when the server stops. Bytes that are not UTF-8 pass unchanged.
+pub fn reply(prefix: &str) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 'static {
+    let prefix = prefix.as_bytes().to_vec();
+    move |socket| reply_to(socket, &prefix)
+}
+
+fn reply_to(mut socket: Socket, prefix: &[u8]) -> io::Result<()> {
+    // The prefix stands before the piece for good, so that an answer is one slice, and one system call.
+    let start = prefix.len();
+    let mut buffer = prefix.to_vec();
+    buffer.resize(start + FIRST_PIECE, 0);
+    let mut held = 0;
+    loop {
+        let read = socket.read(&mut buffer[start + held..]);
+        let count = match &read {
+            Ok(count) => *count,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            if held > 0 {
+                socket.write_all(&buffer[..start + held])?;
+            }
+            return read.map(drop);
+        }
+        let end = start + held + count;
+        held = incomplete_character(&buffer[start..end]);
+        let complete = end - held;
+        if complete > start {
+            socket.write_all(&buffer[..complete])?;
+            socket.end_message();
+            buffer.copy_within(complete..end, start);
+        }
+        if held > 0 {
+            socket.begin_message(OnStop::Interrupt);
+        }
+        grow(&mut buffer, end, start + LARGEST_PIECE);
+    }
+}
+
+/// Sends every piece back as it came (RFC 862), and holds nothing.
+pub fn echo(mut socket: Socket) -> io::Result<()> {
+    let mut buffer = vec![0; FIRST_PIECE];
+    loop {
+        let count = socket.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        socket.write_all(&buffer[..count])?;
+        grow(&mut buffer, count, LARGEST_PIECE);
+    }
+}
+
+/// A read that filled the buffer means that more was there: the next one may take more.
+fn grow(buffer: &mut Vec<u8>, filled: usize, most: usize) {
+    if filled == buffer.len() && filled < most {
+        buffer.resize(most.min(filled * 4), 0);
+    }
+}
+
+/// Answers every line with `prefix` and the line, its `\n` included; at the end of the input, also a last
+/// line without one.
+///
+/// A line over `limit` bytes (the newline not counted) is answered `too long: …`, and the connection ends. A
+/// line that has begun has to be complete within the message deadline.
+pub fn lines(prefix: &str, limit: usize) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 'static {
+    let prefix = prefix.as_bytes().to_vec();
+    move |socket| lines_to(socket, &prefix, limit)
+}
+
+fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
+    let mut buffer = LineBuffer::new(limit);
+    // Lines that arrive together are answered together: one system call for many short ones.
+    let mut answer = Vec::new();
+    loop {
+        let too_long = loop {
+            match buffer.next_line() {
+                Ok(Some(line)) => {
+                    answer.extend_from_slice(prefix);
+                    answer.extend_from_slice(line);
+                    if answer.len() >= LARGEST_PIECE {
+                        socket.write_all(&answer)?;
+                        answer.clear();
+                        socket.end_message();
+                    }
+                }
+                Ok(None) => break None,
+                Err(too_long) => break Some(too_long),
+            }
+        };
+        if let Some(too_long) = too_long {
+            answer.extend_from_slice(format!("{too_long}\n").as_bytes());
+            socket.write_all(&answer)?;
+            return Err(too_long.into());
+        }
+        if !answer.is_empty() {
+            socket.write_all(&answer)?;
+            answer.clear();
+            socket.end_message();
+            if socket.is_after_last_call() {
+                return Ok(());
+            }
+        }
+        if !buffer.rest().is_empty() {
+            socket.begin_message(OnStop::Finish);
+        }
+        if buffer.read_from(&mut socket)? == 0 {
+            let rest = buffer.rest();
+            if !rest.is_empty() {
+                socket.write_all(&[prefix, rest].concat())?;
+            }
+            return Ok(());
+        }
+    }
+}
