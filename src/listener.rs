@@ -401,9 +401,9 @@ impl AsFd for Stream {
     }
 }
 
-/// An error's message without the ` (os error 98)` that std adds: noise to whom it does not help, and to
-/// whom it does, the name says as much.
-pub(crate) fn plain(error: &io::Error) -> String {
+/// An error's message without the ` (os error 98)` that std adds: whom the number would help, the words tell
+/// as much.
+pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
