@@ -81,3 +81,8 @@ pub mod socket;
 mod socket_file;
 pub mod stats;
 pub mod wake;
+
+/// The README's example is compiled and run like every other.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -438,28 +438,27 @@ impl Read for Socket {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let connection = Arc::clone(&self.connection);
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         let began = Instant::now();
         if may_stop {
             // First the mark, then the look at the flag: see `wake_if_idle`.
-            connection.state.store(IDLE, Ordering::SeqCst);
+            self.connection.state.store(IDLE, Ordering::SeqCst);
         }
         loop {
-            if connection.is_stopping() {
+            if self.connection.is_stopping() {
                 if may_stop {
                     return self.read_what_arrived(buffer);
                 }
                 self.waiting_at_last_call()?;
             }
             let left = self.time_to_read(began)?;
-            arm(&mut self.armed_read, left, |timeout| connection.stream.set_read_timeout(timeout))?;
-            match (&*connection.stream).read(buffer) {
+            arm(&mut self.armed_read, left, |timeout| self.connection.stream.set_read_timeout(timeout))?;
+            match (&*self.connection.stream).read(buffer) {
                 // Perhaps not the client's end, but the stop's wake-up.
-                Ok(0) if may_stop && connection.is_stopping() => {}
+                Ok(0) if may_stop && self.connection.is_stopping() => {}
                 // The wake-up reached us in the middle of a message whose first part came at the same
                 // instant. The end that we read is our own; the client's bytes still come.
-                Ok(0) if connection.has_seen(Seen::ReadShut) && !connection.was_cut() => {
+                Ok(0) if self.connection.has_seen(Seen::ReadShut) && !self.connection.was_cut() => {
                     thread::sleep(Duration::from_millis(5));
                     if began.elapsed() > farewell::PATIENCE {
                         return Ok(0);
