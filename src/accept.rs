@@ -14,7 +14,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::backoff::Backoff;
 use crate::farewell::timespec;
-use crate::listener::{Addr, Listener, Stream};
+use crate::listener::{Addr, BACKLOG, Listener, Stream};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
 use crate::server::{Shared, WhenFull};
@@ -162,7 +162,7 @@ where
             return self.turn_away(stream, peer, &format!("busy: all {places} places are taken, try again later"));
         };
         self.grace_is_spent = false;
-        let (registry, stats) = (&self.shared.handle.registry, &self.shared.handle.stats);
+        let registry = &self.shared.handle.registry;
         let connection = match registry.open(stream, peer, self.shared.config.per_source) {
             Ok(connection) => connection,
             Err((stream, peer)) => {
@@ -170,7 +170,6 @@ where
                 return self.turn_away(stream, peer, text);
             }
         };
-        stats.report(Event::Connected { id: connection.id(), peer: connection.peer().clone() });
         let (shared, for_worker) = (Arc::clone(self.shared), Arc::clone(&connection));
         let Err(failed) = self.pool.run(Box::new(move || shared.serve(for_worker, permit))) else { return };
 
@@ -245,7 +244,8 @@ where
     /// them.
     pub(crate) fn turn_away_the_backlog(&mut self) {
         for listener in self.listeners {
-            loop {
+            // A full backlog and no more: where clients never cease to come, this would not end either.
+            for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         self.turn_away(stream, peer, "stopping: the server is going down, try again later");

@@ -23,9 +23,6 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How much is read and discarded. What a client has in flight fits; one that never stops is reset.
 pub const MOST_DISCARDED: usize = 1024 * 1024;
 
-/// How many connections may be on their way out at once; when another comes, the oldest has to go.
-pub const MOST_LEAVING: usize = 512;
-
 /// Ends our half of `stream`, then waits for the other side to end its own, within
 /// [`PATIENCE`] and [`MOST_DISCARDED`].
 ///
@@ -63,13 +60,14 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    pub(crate) fn start() -> io::Result<Farewell> {
-        let (leaving, queue) = bounded(MOST_LEAVING);
+    /// Starts the thread. It sees out at most `most` at once; when another comes, the oldest has to go.
+    pub(crate) fn start(most: usize) -> io::Result<Farewell> {
+        let (leaving, queue) = bounded(most);
         let (alive, gone) = bounded(0);
         let waker = Arc::new(Waker::new()?);
         let watched = Arc::clone(&waker);
         thread::Builder::new().name("farewell".to_owned()).spawn(move || {
-            see_everyone_out(&queue, &watched);
+            see_everyone_out(&queue, &watched, most);
             drop::<Sender<()>>(alive);
         })?;
         Ok(Farewell { leaving, waker, gone })
@@ -115,7 +113,7 @@ impl Leaving {
     }
 }
 
-fn see_everyone_out(queue: &Receiver<Arc<Stream>>, waker: &Waker) {
+fn see_everyone_out(queue: &Receiver<Arc<Stream>>, waker: &Waker, most: usize) {
     // The oldest first, for all have the same patience.
     let mut leaving: Vec<Leaving> = Vec::new();
     let mut bytes = vec![0; 16 * 1024];
@@ -125,7 +123,7 @@ fn see_everyone_out(queue: &Receiver<Arc<Stream>>, waker: &Waker) {
         loop {
             match queue.try_recv() {
                 Ok(stream) => {
-                    if leaving.len() == MOST_LEAVING {
+                    if leaving.len() >= most {
                         leaving.remove(0);
                     }
                     leaving.push(Leaving { stream, since: Instant::now(), discarded: 0 });

@@ -12,9 +12,12 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not connections: the standard streams, listeners, pipes, the spare one, what a
-/// handler opens for itself, and refused clients on their way out.
-pub const RESERVED_DESCRIPTORS: usize = 64 + crate::farewell::MOST_LEAVING;
+/// Descriptors that are not connections: the standard streams, listeners, pipes, the spare one, and what a
+/// handler opens for itself.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+/// How many connections may be on their way out at once, where there are descriptors enough.
+const MOST_LEAVING: usize = 512;
 
 /// Memory maps that are not threads: the program, its libraries, its heap.
 const RESERVED_MAPS: usize = 2000;
@@ -51,11 +54,11 @@ impl fmt::Display for Limit {
 /// assert!(limit.connections > 0);
 /// ```
 pub fn tightest() -> Limit {
-    let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| n as usize);
+    let descriptors = descriptors();
     let mut limits = vec![Limit {
         name: "the descriptor limit (ulimit -n)",
         value: descriptors,
-        connections: descriptors.saturating_sub(RESERVED_DESCRIPTORS),
+        connections: descriptors.saturating_sub(RESERVED_DESCRIPTORS + most_leaving()),
     }];
     if let Some(maps) = number_in("/proc/sys/vm/max_map_count") {
         limits.push(Limit {
@@ -90,6 +93,16 @@ pub fn tightest() -> Limit {
 pub fn raise_descriptors() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+/// How many connections may be on their way out at once: a polite close keeps a descriptor for a while, and
+/// these must not be missing for clients who are served.
+pub(crate) fn most_leaving() -> usize {
+    MOST_LEAVING.min(descriptors() / 4)
+}
+
+fn descriptors() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize)
 }
 
 fn number_in(path: impl AsRef<Path>) -> Option<usize> {

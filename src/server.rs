@@ -153,7 +153,7 @@ impl Server {
             stats: Stats::start(observer)?,
             stop,
         };
-        Ok(Server { listeners, config, pool, farewell: Farewell::start()?, handle })
+        Ok(Server { listeners, config, pool, farewell: Farewell::start(limits::most_leaving())?, handle })
     }
 
     /// Where it listens, with the real ports.
@@ -269,6 +269,8 @@ pub(crate) struct Shared<H> {
 impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
     /// The whole life of a connection, on a worker's thread.
     pub(crate) fn serve(&self, connection: Arc<Connection>, permit: Permit) {
+        let stats = &self.handle.stats;
+        stats.report(Event::Connected { id: connection.id(), peer: connection.peer().clone() });
         // A client that has gone again already makes this fail; its handler will see that soon enough.
         let _ = connection.stream().set_tcp_options(self.config.no_delay, self.config.keep_alive);
         let socket = Socket::on(Arc::clone(&connection), self.config.timeouts);
@@ -282,7 +284,7 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
         // its place free.
         self.handle.registry.close(&connection);
         drop(permit);
-        self.handle.stats.report(Event::Disconnected {
+        stats.report(Event::Disconnected {
             id: connection.id(),
             reason,
             age: connection.age(),
@@ -295,16 +297,18 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
     fn close(&self, connection: Arc<Connection>, reason: CloseReason) {
         let stream = connection.stream();
         match reason {
-            // There is nothing left to say, or nobody to say it to.
-            CloseReason::Finished | CloseReason::Reset | CloseReason::Aborted | CloseReason::Cut => {}
+            // Nothing is left to say, or nobody to say it to. Dropping the last reference closes the
+            // descriptor; if a handler has put its socket aside, this is not the last one, and the
+            // connection ends all the same.
+            CloseReason::Finished | CloseReason::Reset | CloseReason::Cut => {
+                if Arc::strong_count(&connection) > 1 {
+                    connection.cut();
+                }
+            }
+            CloseReason::Aborted => {}
             // Half an answer must not look like a whole one, and the kernel need not keep it for minutes.
             CloseReason::Write => drop(stream.reset_on_close()),
             _ => self.farewell.leave_to_it(Arc::clone(stream)),
-        }
-        // Dropping the last reference closes the descriptor. A handler that has put its socket aside has
-        // another one; the connection ends all the same.
-        if Arc::strong_count(&connection) > 1 {
-            connection.cut();
         }
     }
 }

@@ -394,6 +394,7 @@ impl Socket {
         let connection = &self.connection;
         connection.state.store(ACTIVE, Ordering::SeqCst);
         connection.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        log::trace!("#{} has sent {count} bytes", connection.id);
         if count == 0 {
             connection.note(Seen::PeerEnd);
         }
@@ -418,6 +419,7 @@ impl Socket {
                     let when = (began + elapsed).saturating_duration_since(connection.opened);
                     connection.last_write.store(when.as_nanos() as u64, Ordering::Relaxed);
                     connection.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+                    log::trace!("#{} was sent {count} bytes", connection.id);
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
