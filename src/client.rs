@@ -1,7 +1,6 @@
 //! Connecting: with a deadline, to whichever address of a name answers first, again after a failure.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -225,16 +224,18 @@ impl Failures {
         self.0.push((address, error.kind(), plain(error)));
     }
 
+    /// Each address and what it said; the reason alone where the address is what the person typed.
+    fn about(&self, name: &str) -> String {
+        let each = self.0.iter().map(|(address, _, why)| match address.to_string() {
+            address if address == name => why.clone(),
+            address => format!("{address}: {why}"),
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
     /// One error, of the kind of the last, that names them all.
     fn into_error(self, name: &str) -> io::Error {
         let kind = self.0.last().map_or(io::ErrorKind::NotFound, |(_, kind, _)| *kind);
-        io::Error::new(kind, format!("cannot connect to {name}: {self}"))
-    }
-}
-
-impl fmt::Display for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = self.0.iter().map(|(address, _, why)| format!("{address}: {why}"));
-        f.write_str(&each.collect::<Vec<_>>().join("; "))
+        io::Error::new(kind, format!("cannot connect to {name}: {}", self.about(name)))
     }
 }

@@ -83,8 +83,12 @@ fn control_c_ends_it() {
 fn a_reset_is_said_and_is_a_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut talk = start(&listener.local_addr().unwrap().to_string());
-    let _nobody_types = talk.stdin.take();
-    let (stream, _) = listener.accept().unwrap();
+    let mut typed = talk.stdin.take().unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(support::BOUND)).unwrap();
+    // Only what it has sent proves that it knows of being connected.
+    typed.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
     let output = talk.wait_with_output().unwrap();
