@@ -71,6 +71,7 @@ pub mod limits;
 pub mod lines;
 pub mod listener;
 mod log_limit;
+pub mod narrate;
 pub mod options;
 pub mod output;
 pub mod pool;
