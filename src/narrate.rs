@@ -56,9 +56,11 @@ pub fn aside() {
     start_logging(Target::Stderr, |out, record| writeln!(out, "{}: {}", record.target(), record.args()));
 }
 
-/// The next records, one from each of this many lanes, happen at the same time: they share a row.
-pub fn share_row(lanes: usize) {
-    stage().expected.push_back(lanes);
+/// The next record of each of these lanes happens at the same time as the others': they share a row.
+pub fn share_row(lanes: &[&str]) {
+    let mut stage = stage();
+    let lanes = lanes.iter().filter_map(|&lane| stage.lane(lane)).collect();
+    stage.shared.push_back(lanes);
 }
 
 fn start_logging(
@@ -81,15 +83,15 @@ fn stage() -> MutexGuard<'static, Stage> {
 struct Stage {
     lanes: Vec<String>,
     colours: bool,
-    /// How many records the coming shared rows wait for.
-    expected: VecDeque<usize>,
+    /// The lanes of the shared rows to come.
+    shared: VecDeque<Vec<usize>>,
     /// Records that cannot be printed yet: (lane, text).
     waiting: Vec<(usize, String)>,
 }
 
 impl Stage {
     const fn new() -> Stage {
-        Stage { lanes: Vec::new(), colours: false, expected: VecDeque::new(), waiting: Vec::new() }
+        Stage { lanes: Vec::new(), colours: false, shared: VecDeque::new(), waiting: Vec::new() }
     }
 
     fn header(&self) -> String {
@@ -100,8 +102,7 @@ impl Stage {
 
     /// Takes a record in, and returns the rows that are complete now.
     fn tell(&mut self, record: &Record<'_>) -> String {
-        let lane = self.lanes.iter().position(|lane| lane == record.target());
-        let Some(lane) = lane else {
+        let Some(lane) = self.lane(record.target()) else {
             // Not an actor of this scene: a library, most likely.
             return format!("[{}] {}\n", record.target(), record.args());
         };
@@ -113,23 +114,23 @@ impl Stage {
         rows
     }
 
-    /// The records of the next row, if all of them are there: one from each lane that it waits for.
+    /// The records of the next row, if all of them are there.
     fn next_row(&mut self) -> Option<Vec<(usize, String)>> {
-        let size = self.expected.front().copied().unwrap_or(1);
-        let mut chosen: Vec<usize> = Vec::new();
-        for (index, (lane, _)) in self.waiting.iter().enumerate() {
-            // A lane that is quick may be a record ahead; that one belongs to a later row.
-            if chosen.len() < size && chosen.iter().all(|&other| self.waiting[other].0 != *lane) {
-                chosen.push(index);
-            }
-        }
-        if chosen.len() < size {
-            return None;
-        }
-        self.expected.pop_front();
+        let Some(lanes) = self.shared.front() else {
+            return if self.waiting.is_empty() { None } else { Some(vec![self.waiting.remove(0)]) };
+        };
+        // A quick lane may be a record ahead, or have nothing to do with this row: that one waits.
+        let first_of = |lane: &usize| self.waiting.iter().position(|(of, _)| of == lane);
+        let mut chosen = lanes.iter().map(first_of).collect::<Option<Vec<usize>>>()?;
+        self.shared.pop_front();
+        chosen.sort_unstable();
         let mut cells: Vec<_> = chosen.into_iter().rev().map(|index| self.waiting.remove(index)).collect();
         cells.sort_by_key(|(lane, _)| *lane);
         Some(cells)
+    }
+
+    fn lane(&self, name: &str) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane == name)
     }
 
     /// Draws a row; a long text goes on below itself.
@@ -138,7 +139,6 @@ impl Stage {
         let columns: Vec<(usize, Vec<String>)> = cells
             .iter()
             .map(|(lane, text)| {
-                // The last lane may be as long as it likes where nothing stands beside it.
                 let lines = textwrap::wrap(text, lane_width - GAP);
                 (*lane, lines.into_iter().map(|line| line.into_owned()).collect())
             })
@@ -185,7 +185,7 @@ mod tests {
     fn each_actor_has_a_lane_and_wide_characters_count_two() {
         let mut stage = two_lanes();
         assert_eq!(tell(&mut stage, "client", "보냄"), format!("{}보냄\n", " ".repeat(48)));
-        stage.expected.push_back(2);
+        stage.shared.push_back(vec![0, 1]);
         assert_eq!(tell(&mut stage, "server", "받음"), "");
         assert_eq!(tell(&mut stage, "client", "x"), format!("받음{}x\n", " ".repeat(44)));
     }
@@ -195,7 +195,7 @@ mod tests {
         let row = format!("accepted{}connected\n", " ".repeat(40));
         for order in [["server", "client"], ["client", "server"]] {
             let mut stage = two_lanes();
-            stage.expected.push_back(2);
+            stage.shared.push_back(vec![0, 1]);
             let mut told = String::new();
             for lane in order {
                 told += &tell(&mut stage, lane, if lane == "server" { "accepted" } else { "connected" });
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_lane_that_is_ahead_waits_for_the_row_before() {
         let mut stage = two_lanes();
-        stage.expected.push_back(2);
+        stage.shared.push_back(vec![0, 1]);
         assert_eq!(tell(&mut stage, "server", "accepted"), "");
         assert_eq!(tell(&mut stage, "server", "waiting for data"), "");
         let told = tell(&mut stage, "client", "connected");
