@@ -127,9 +127,9 @@ fn taking_turns(address: SocketAddr) -> io::Result<()> {
     let error = stream.write_all(&lines(64)).expect_err("nobody takes the answers");
     info!(target: "client", "it cannot go on sending: {error}");
 
-    narrate::share_row(&["server", "client"]);
-    info!(target: "client", "giving up");
-    drop(stream);
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(&mut stream, &mut io::sink())?;
+    info!(target: "client", "it has read what was waiting, and the server has gone on");
     Ok(())
 }
 // ANCHOR_END: taking_turns
