@@ -1,0 +1,287 @@
+//! From the command that a page shows to the one that is run: the built program instead of `cargo run`, and a
+//! free port instead of 8080, which several pages want at the same time.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use regex_lite::{Captures, Regex};
+use socket2::{Domain, Socket, Type};
+
+use crate::markdown::pattern;
+use crate::normalise::replace_in_columns;
+
+/// What a program does without an address: (its name, its first word, unless a word contains one of these, added).
+const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
+    ("ch", "server", &[":"], "127.0.0.1:8080"),
+    ("ch", "client", &[":"], "127.0.0.1:8080"),
+    ("talk", "", &[":", "--help", "--version"], "127.0.0.1:8080"),
+    ("check", "", &["--addr", "--spawn", "--list", "--help"], "--addr 127.0.0.1:8080"),
+    ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
+    ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
+];
+
+/// Programs that listen: (name, first word).
+const SERVERS: &[(&str, &str)] = &[("ch", "server"), ("socket-steps", "")];
+
+static ADDRESS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(127\.0\.0\.1|localhost|\[::1\])([: ])(\d{4})\b"));
+static LOOPBACK: LazyLock<Regex> = LazyLock::new(|| pattern(r"((?:127\.0\.0\.1|localhost|\[::1\]):)(\d{1,5})\b"));
+
+/// A command with the programs' names in it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Command {
+    pub(crate) text: String,
+    /// It listens, until Ctrl-C.
+    pub(crate) is_server: bool,
+}
+
+impl Command {
+    /// Replaces each `cargo run`.
+    pub(crate) fn parse(shown: &str, programs: &Path) -> Result<Command, String> {
+        let mut command = Command { text: String::new(), is_server: false };
+        let mut rest = shown;
+        while let Some(at) = rest.find("cargo run") {
+            let before = &rest[..at];
+            command.text += before;
+            rest = &rest[at + "cargo run".len()..];
+            let quote = before.chars().next_back().filter(|last| "'\"".contains(*last));
+            let length = end_of_command(rest, quote);
+            let run = Run::parse(&rest[..length])?;
+            if !programs.join(run.program).is_file() {
+                return Err(format!("no program is called {}", run.program));
+            }
+            let is_server = run.is_one_of(SERVERS);
+            // A server that another program starts listens where it likes.
+            let address = if quote.is_some() && is_server { "127.0.0.1:0" } else { "127.0.0.1:8080" };
+            command.is_server |= is_server && quote.is_none();
+            command.text += &run.with_defaults(address);
+            rest = &rest[length..];
+        }
+        command.text += rest;
+        Ok(command)
+    }
+}
+
+/// `cargo run`, taken apart.
+struct Run<'a> {
+    program: &'a str,
+    words: &'a str,
+    /// What follows the words: spaces.
+    after: &'a str,
+}
+
+impl<'a> Run<'a> {
+    fn parse(text: &'a str) -> Result<Run<'a>, String> {
+        let (flags, words) = text.split_once(" -- ").unwrap_or((text, ""));
+        let mut program = "socket-steps";
+        let mut flags = flags.split_whitespace();
+        while let Some(flag) = flags.next() {
+            match flag {
+                "-q" | "--quiet" | "--release" | "--" => {}
+                "--bin" => program = flags.next().ok_or("--bin lacks its name")?,
+                _ => return Err(format!("`cargo run {flag}` is not known here")),
+            }
+        }
+        Ok(Run { program, words: words.trim(), after: &text[text.trim_end().len()..] })
+    }
+
+    fn is_one_of(&self, programs: &[(&str, &str)]) -> bool {
+        programs.iter().any(|&(program, first)| self.is(program, first))
+    }
+
+    fn is(&self, program: &str, first: &str) -> bool {
+        let named = if program == "ch" { self.program.starts_with("ch") } else { self.program == program };
+        let chapter = program != "ch" || self.program[2..].starts_with(|c: char| c.is_ascii_digit());
+        named && chapter && (first.is_empty() || self.words.split_whitespace().next() == Some(first))
+    }
+
+    fn with_defaults(&self, address: &str) -> String {
+        let mut text = self.program.to_owned();
+        if !self.words.is_empty() {
+            text = text + " " + self.words;
+        }
+        for (program, first, unless, added) in DEFAULTS {
+            if self.is(program, first) && !unless.iter().any(|part| self.words.contains(part)) {
+                text = text + " " + &added.replace("127.0.0.1:8080", address);
+            }
+        }
+        text + self.after
+    }
+}
+
+/// Where the simple command at the beginning of this text ends.
+fn end_of_command(text: &str, quoted: Option<char>) -> usize {
+    let mut open: Option<char> = None;
+    for (at, c) in text.char_indices() {
+        match (open, c) {
+            (None, _) if quoted == Some(c) => return at,
+            (None, '\'' | '"') => open = Some(c),
+            (Some(quote), _) if quote == c => open = None,
+            (None, '|' | ';' | '&' | ')' | '<' | '>' | '\n') => return at,
+            // The 2 of `2>&1`.
+            (None, '0'..='9') if text[at + 1..].starts_with('>') && text[..at].ends_with(' ') => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The ports of a section: what the page calls them, and what they are.
+#[derive(Default)]
+pub(crate) struct Ports {
+    /// Where something listens now, or nothing, by the page's number.
+    open: BTreeMap<u16, u16>,
+    /// Every real port that had a number in the page.
+    shown: BTreeMap<u16, u16>,
+    /// Ports that nobody listens on, kept from everybody else.
+    kept: Vec<Socket>,
+    others: BTreeMap<u16, u16>,
+}
+
+impl Ports {
+    /// The command with real ports, and for a server the numbers that the page has for what it listens on.
+    pub(crate) fn with_real(&mut self, command: &Command) -> Result<(String, Vec<u16>), String> {
+        let mut to_come = Vec::new();
+        let mut failed = None;
+        let text = ADDRESS.replace_all(&command.text, |found: &Captures<'_>| {
+            let page: u16 = found[3].parse().unwrap();
+            let real = match self.open.get(&page) {
+                Some(real) => *real,
+                None if command.is_server => {
+                    to_come.push(page);
+                    0
+                }
+                None => self.keep(page).unwrap_or_else(|error| {
+                    failed = Some(format!("cannot keep a port free: {error}"));
+                    0
+                }),
+            };
+            format!("{}{}{real}", &found[1], &found[2])
+        });
+        let text = text.into_owned();
+        failed.map_or(Ok((text, to_come)), Err)
+    }
+
+    /// A port that is bound, but does not listen: a connection is refused, and nobody else is given it.
+    fn keep(&mut self, page: u16) -> std::io::Result<u16> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())?;
+        let real = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+        self.kept.push(socket);
+        self.shown.insert(real, page);
+        Ok(real)
+    }
+
+    /// A server has said where it listens.
+    pub(crate) fn listens(&mut self, page: u16, real: u16) {
+        self.open.insert(page, real);
+        self.shown.insert(real, page);
+    }
+
+    /// A server has ended.
+    pub(crate) fn closed(&mut self, page: u16) {
+        self.open.remove(&page);
+    }
+
+    /// The real ports in this command that something listens on.
+    pub(crate) fn listening_in(&self, command: &str) -> Option<u16> {
+        LOOPBACK
+            .captures_iter(command)
+            .filter_map(|found| found[2].parse().ok())
+            .find(|port| self.shown.contains_key(port))
+    }
+
+    /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, ….
+    pub(crate) fn as_shown(&mut self, line: &str) -> String {
+        let shown = &self.shown;
+        let others = &mut self.others;
+        for found in LOOPBACK.captures_iter(line) {
+            if let Ok(port) = found[2].parse()
+                && !shown.contains_key(&port)
+                && port >= FIRST_EPHEMERAL
+            {
+                let next = 50001 + others.len() as u16;
+                others.entry(port).or_insert(next);
+            }
+        }
+        replace_in_columns(line, &LOOPBACK, |found| {
+            let port = found[2].parse().ok();
+            let new = port.and_then(|port: u16| shown.get(&port).or_else(|| others.get(&port)));
+            new.map_or(found[0].to_owned(), |new| format!("{}{new}", &found[1]))
+        })
+    }
+}
+
+/// Below, ports are chosen by people.
+const FIRST_EPHEMERAL: u16 = 10_000;
+
+/// The local ports of all connections to this port, from the kernel's table.
+pub(crate) fn connections_to(port: u16) -> Vec<String> {
+    let wanted = format!(":{port:04X}");
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let ends = lines.filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(2)?.ends_with(&wanted).then(|| fields[1].to_owned())
+    });
+    ends.collect()
+}
+
+/// The port of `listening on ADDR`.
+pub(crate) fn listening_on(line: &str) -> Option<u16> {
+    line.strip_prefix("listening on ")?.rsplit_once(':')?.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(shown: &str) -> String {
+        let programs = crate::programs();
+        Command::parse(shown, &programs).unwrap().text
+    }
+
+    #[test]
+    fn cargo_run_is_the_built_program_with_the_address_that_the_page_means() {
+        for (shown, run) in [
+            ("cargo run", "socket-steps --listen 127.0.0.1:8080"),
+            ("cargo run -- --service lines", "socket-steps --service lines --listen 127.0.0.1:8080"),
+            ("cargo run -q --bin ch04_reply", "ch04_reply"),
+            ("cargo run -q --bin ch04_reply -- server", "ch04_reply server 127.0.0.1:8080"),
+            ("cargo run --bin ch04_reply -- server 127.0.0.1:9000", "ch04_reply server 127.0.0.1:9000"),
+            ("cargo run --bin ch07_pool -- server --limit 2", "ch07_pool server --limit 2 127.0.0.1:8080"),
+            ("echo a | cargo run -q --bin talk | head -1", "echo a | talk 127.0.0.1:8080 | head -1"),
+            ("sleep 1 | cargo run -q --bin talk -- [::1]:8080 2>&1", "sleep 1 | talk [::1]:8080 2>&1"),
+            ("x --spawn 'cargo run -q --bin ch04_reply -- server'", "x --spawn 'ch04_reply server 127.0.0.1:0'"),
+        ] {
+            assert_eq!(parsed(shown), run);
+        }
+        let programs = crate::programs();
+        assert!(Command::parse("cargo run --bin nothing", &programs).is_err());
+        assert!(Command::parse("cargo run --bin ch04_reply -- server", &programs).unwrap().is_server);
+        assert!(!Command::parse("cargo run --bin ch04_reply -- client", &programs).unwrap().is_server);
+    }
+
+    #[test]
+    fn ports_have_the_numbers_of_the_page() {
+        let mut ports = Ports::default();
+        ports.listens(8080, 44444);
+        assert_eq!(ports.as_shown("listening on 127.0.0.1:44444"), "listening on 127.0.0.1:8080");
+        assert_eq!(ports.as_shown("from 127.0.0.1:55555"), "from 127.0.0.1:50001");
+        assert_eq!(ports.as_shown("from [::1]:55556"), "from [::1]:50002");
+        assert_eq!(ports.as_shown("and 127.0.0.1:55555 again"), "and 127.0.0.1:50001 again");
+        assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80"), "a port of ours: 127.0.0.1:80");
+    }
+
+    #[test]
+    fn a_port_that_the_page_leaves_alone_refuses() {
+        let mut ports = Ports::default();
+        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false };
+        let (text, _) = ports.with_real(&client).unwrap();
+        let address = text.strip_prefix("talk ").unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err());
+        assert!(TcpListener::bind(address).is_err(), "nobody else gets it");
+        assert_eq!(ports.as_shown(address), "127.0.0.1:8080");
+    }
+}

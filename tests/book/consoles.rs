@@ -1,0 +1,131 @@
+//! Consoles: what a page says that a terminal shows, as blocks, commands and programs.
+//!
+//! Blocks belong to terminals, and terminals live until the next `##` heading. A program of a terminal may go
+//! on over several blocks.
+
+use crate::commands::Command;
+use crate::markdown::{Fence, Page};
+use crate::{Book, Finding};
+
+/// The blocks between two headings.
+#[derive(Default)]
+pub(crate) struct Section<'p> {
+    pub(crate) blocks: Vec<Block<'p>>,
+    pub(crate) programs: Vec<Program>,
+}
+
+pub(crate) struct Block<'p> {
+    pub(crate) fence: &'p Fence,
+    pub(crate) terminal: String,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A command and what it prints; or, first in a block, what a program goes on to print.
+pub(crate) struct Part {
+    /// The lines that show the command, with their `$ `.
+    pub(crate) prompt: Vec<String>,
+    pub(crate) expected: Vec<String>,
+    /// Which program of the section prints this, and which part of its output it is.
+    pub(crate) program: usize,
+    pub(crate) place: usize,
+}
+
+/// A command that is started once, and the parts of its transcript.
+pub(crate) struct Program {
+    pub(crate) terminal: String,
+    pub(crate) command: Command,
+    /// (block, part).
+    pub(crate) parts: Vec<(usize, usize)>,
+    /// The blocks after it don't wait for its end.
+    pub(crate) keeps_running: bool,
+}
+
+/// The line that a terminal shows for Ctrl-C.
+pub(crate) const INTERRUPT: &str = "^C";
+
+/// The consoles of a page that are run, section by section.
+pub(crate) fn sections<'p>(book: &Book, page: &'p Page) -> Result<Vec<Section<'p>>, Finding> {
+    let headings = page.headings.iter().filter(|heading| heading.level <= 2).map(|heading| heading.line);
+    let ends: Vec<usize> = headings.chain([usize::MAX]).collect();
+    let mut sections = Vec::new();
+    let mut fences = page.fences.iter().peekable();
+    for end in ends {
+        let mut section = Section::default();
+        while let Some(fence) = fences.next_if(|fence| fence.line < end) {
+            if let Some((terminal, stays)) = terminal_of(fence)? {
+                section.add(book, fence, terminal, stays)?;
+            }
+        }
+        if !section.blocks.is_empty() {
+            sections.push(section);
+        }
+    }
+    Ok(sections)
+}
+
+/// The terminal of a console that is to be run: `<!-- run: NAME -->`, `<!-- run: NAME, keeps running -->`.
+fn terminal_of(fence: &Fence) -> Result<Option<(&str, bool)>, Finding> {
+    if fence.tag != "console" {
+        return Ok(None);
+    }
+    match (fence.comment("run"), fence.comment("not run")) {
+        (Some(name), None) if !name.is_empty() => match name.split_once(',') {
+            None => Ok(Some((name, false))),
+            Some((name, how)) if how.trim() == "keeps running" => Ok(Some((name.trim(), true))),
+            Some((_, how)) => Err(Finding::wrong(fence.line, format!("a terminal cannot be {how:?}"))),
+        },
+        (None, Some(reason)) if !reason.is_empty() => Ok(None),
+        _ => Err(Finding::wrong(
+            fence.line,
+            "a console that is not run: put <!-- run: TERMINAL --> or <!-- not run: why --> above it".into(),
+        )),
+    }
+}
+
+impl<'p> Section<'p> {
+    fn add(&mut self, book: &Book, fence: &'p Fence, terminal: &str, stays: bool) -> Result<(), Finding> {
+        let wrong = |text: String| Finding::wrong(fence.line, text);
+        let block = self.blocks.len();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut lines = fence.text.iter().peekable();
+        if lines.peek().is_none_or(|line| !line.starts_with("$ ")) {
+            let running = self.programs.iter().rposition(|program| program.terminal == terminal);
+            let program = running.ok_or_else(|| {
+                wrong(format!("nothing runs in the terminal {terminal:?}: begin with a line `$ COMMAND`"))
+            })?;
+            parts.push(Part { prompt: Vec::new(), expected: Vec::new(), program, place: 0 });
+        }
+        while let Some(line) = lines.next() {
+            let Some(command) = line.strip_prefix("$ ") else {
+                parts.last_mut().unwrap().expected.push(line.clone());
+                continue;
+            };
+            let mut prompt = vec![line.clone()];
+            let mut command = command.to_owned();
+            while command.ends_with('\\') {
+                let Some(more) = lines.next_if(|line| line.starts_with("> ")) else {
+                    return Err(wrong(format!("a line that begins with `> ` should follow {command:?}")));
+                };
+                command.pop();
+                command += &more[2..];
+                prompt.push(more.clone());
+            }
+            let command = Command::parse(&command, &book.programs).map_err(wrong)?;
+            parts.push(Part { prompt, expected: Vec::new(), program: self.programs.len(), place: 0 });
+            let keeps_running = command.is_server || stays;
+            self.programs.push(Program { terminal: terminal.to_owned(), command, parts: Vec::new(), keeps_running });
+        }
+        for (index, part) in parts.iter_mut().enumerate() {
+            let program = &mut self.programs[part.program];
+            part.place = program.parts.len();
+            program.parts.push((block, index));
+            program.keeps_running |= part.place > 0 || part.expected.iter().any(|line| line == INTERRUPT);
+        }
+        self.blocks.push(Block { fence, terminal: terminal.to_owned(), parts });
+        Ok(())
+    }
+
+    pub(crate) fn part(&self, (block, part): (usize, usize)) -> &Part {
+        &self.blocks[block].parts[part]
+    }
+}

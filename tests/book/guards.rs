@@ -1,0 +1,223 @@
+//! The guards are guarded: what they must notice, on small pages made for it.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::{Book, Report, programs};
+
+const SOURCE: &str = "\
+// ANCHOR: outer
+fn main() {
+    // ANCHOR: greet
+    let name = \"서버\";
+    println!(\"안녕하세요, {name}님!\");
+    // ANCHOR_END: greet
+}
+// ANCHOR_END: outer
+";
+
+const QUOTE: &str = "\
+<!-- code: src/bin/ch99_guard.rs#greet -->
+```rust
+let name = \"서버\";
+println!(\"안녕하세요, {name}님!\");
+```
+";
+
+const CONSOLE: &str = "\
+<!-- run: server -->
+```console
+$ cargo run -q --bin ch04_reply -- server
+listening on 127.0.0.1:8080
+```
+
+<!-- run: client -->
+```console
+$ cargo run -q --bin ch04_reply -- client
+client: connected
+client: sending 안녕하세요, 서버님!
+서버 응답: 안녕하세요, 서버님!
+client: ending
+```
+
+<!-- run: server -->
+```console
+server: a client has connected
+server: received 안녕하세요, 서버님!
+server: the client has ended
+^C
+```
+";
+
+/// A book of one page.
+struct Small {
+    folder: TempDir,
+}
+
+impl Small {
+    fn new(page: &str) -> Small {
+        let folder = tempfile::tempdir().unwrap();
+        let small = Small { folder };
+        small.write("src/bin/ch99_guard.rs", SOURCE);
+        small.write("tutorial/en/99-guard.md", page);
+        small
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn page(&self) -> String {
+        fs::read_to_string(self.folder.path().join("tutorial/en/99-guard.md")).unwrap()
+    }
+
+    fn check(&self, update: bool) -> Report {
+        Book { root: self.folder.path().to_owned(), programs: programs() }.check(update)
+    }
+
+    #[track_caller]
+    fn fails_with(&self, text: &str) {
+        let report = self.check(false);
+        assert!(report.problems.iter().any(|problem| problem.contains(text)), "{text:?} is not in {report:#?}");
+    }
+
+    /// The page fails, `UPDATE` mends it, and a second time finds nothing to do.
+    #[track_caller]
+    fn is_mended_into(&self, page: &str) {
+        self.fails_with("UPDATE=1 cargo test --test book");
+        assert_eq!(self.check(true).rewritten, ["tutorial/en/99-guard.md"]);
+        assert_eq!(self.page(), page);
+        let again = self.check(true);
+        assert!(again.problems.is_empty() && again.rewritten.is_empty(), "{again:#?}");
+    }
+}
+
+fn good() -> String {
+    format!("# A page\n\n{QUOTE}\n{CONSOLE}")
+}
+
+#[test]
+fn a_true_page_passes() {
+    let small = Small::new(&good());
+    let report = small.check(false);
+    assert!(report.problems.is_empty(), "{}", report.problems.join("\n"));
+    assert_eq!((report.quotes, report.consoles), (1, 3));
+}
+
+#[test]
+fn a_changed_letter_in_a_quote_fails_and_is_mended() {
+    Small::new(&good().replace("{name}님", "{nome}님")).is_mended_into(&good());
+}
+
+#[test]
+fn a_changed_letter_in_a_transcript_fails_and_is_mended() {
+    Small::new(&good().replace("server: received", "server: recieved")).is_mended_into(&good());
+    Small::new(&good().replace("client: sending", "client: zending")).is_mended_into(&good());
+}
+
+#[test]
+fn transcripts_are_written_where_there_are_none() {
+    let page = good();
+    let empty: Vec<&str> = page
+        .lines()
+        .filter(|line| !["client: ", "server: ", "listening", "서버 응답"].iter().any(|start| line.starts_with(start)))
+        .collect();
+    Small::new(&(empty.join("\n") + "\n")).is_mended_into(&page);
+}
+
+#[test]
+fn what_is_indented_stays_so() {
+    let indented: Vec<String> = QUOTE.lines().map(|line| format!("   {line}")).collect();
+    let page = format!("# A page\n\n1. A list\n{}\n\n{CONSOLE}", indented.join("\n"));
+    let small = Small::new(&page);
+    assert!(small.check(false).problems.is_empty());
+    Small::new(&page.replace("{name}님", "{nome}님")).is_mended_into(&page);
+}
+
+#[test]
+fn a_removed_comment_fails() {
+    let without = |comment: &str| good().replace(&format!("<!-- {comment} -->\n"), "");
+    Small::new(&without("code: src/bin/ch99_guard.rs#greet")).fails_with("without its source");
+    Small::new(&without("run: client")).fails_with("a console that is not run");
+    Small::new(&good().replace("run: client", "rum: client")).fails_with("a console that is not run");
+    Small::new(&good().replace("run: client", "not run:")).fails_with("a console that is not run");
+}
+
+#[test]
+fn an_untagged_block_fails() {
+    Small::new(&good().replace("```rust", "```")).fails_with("a block without a tag");
+    Small::new(&(good() + "\n```pascal\nbegin\n```\n")).fails_with("which nothing checks");
+    Small::new(&(good() + "\n```text\n$ rm -r /\n```\n")).fails_with("make it a console");
+    Small::new(&(good() + "\n```text\na picture\n")).fails_with("no end");
+}
+
+#[test]
+fn a_quote_of_nothing_fails() {
+    Small::new(&good().replace("#greet", "#gone")).fails_with("has no `// ANCHOR: gone`");
+    Small::new(&good().replace("ch99_guard.rs", "ch98_gone.rs")).fails_with("ch98_gone.rs: No such file");
+}
+
+#[test]
+fn a_book_that_runs_nothing_fails() {
+    Small::new(&format!("# A page\n\n{QUOTE}")).fails_with("not one console was run");
+    Small::new("# A page\n\nWords.\n").fails_with("quotes nothing and runs nothing");
+    let empty = tempfile::tempdir().unwrap();
+    let report = Book { root: empty.path().to_owned(), programs: programs() }.check(true);
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+}
+
+#[test]
+fn a_sketch_is_compiled_and_run_or_fails() {
+    let page = good()
+        .replace("<!-- code: src/bin/ch99_guard.rs", "<!-- sketch: wrong -->\n<!-- code: tests/sketches/wrong.rs");
+    let small = Small::new(&page);
+    small.write("tests/sketches/wrong.rs", SOURCE);
+    small.write("tests/sketches/main.rs", "");
+    small.fails_with("tests/sketches/wrong.rs is not compiled");
+    small.fails_with("tests/sketches/wrong.rs is not run");
+    small.write("tests/sketches/wrong.rs", &(SOURCE.to_owned() + "#[test]\nfn it_is_wrong() {}\n"));
+    small.write("tests/sketches/main.rs", "mod wrong;\n");
+    assert!(small.check(false).problems.is_empty());
+    let elsewhere = good().replace("<!-- code: src", "<!-- sketch: wrong -->\n<!-- code: src");
+    Small::new(&elsewhere).fails_with("a sketch is quoted from tests/sketches/");
+}
+
+#[test]
+fn a_difference_is_generated() {
+    let page = good() + "\n<!-- diff: src/bin/ch99_guard.rs#outer tests/new.rs -->\n```diff\n```\n";
+    let small = Small::new(&page);
+    small.write("tests/new.rs", &SOURCE.replace("서버", "클라이언트"));
+    let difference = "\
+```diff
+ fn main() {
+-    let name = \"서버\";
++    let name = \"클라이언트\";
+     println!(\"안녕하세요, {name}님!\");
+ }
+```
+";
+    small.is_mended_into(&page.replace("```diff\n```\n", difference));
+}
+
+#[test]
+fn a_server_that_the_page_does_not_end_fails() {
+    Small::new(&good().replace("^C\n", "")).fails_with("still runs where its section ends");
+}
+
+#[test]
+fn a_program_whose_name_is_wrong_fails() {
+    Small::new(&good().replace("ch04_reply -- client", "ch04_replay -- client"))
+        .fails_with("no program is called ch04_replay");
+}
+
+#[test]
+fn nothing_is_left_in_the_folder_of_a_rewritten_page() {
+    let small = Small::new(&good().replace("sending", "zending"));
+    small.check(true);
+    let files = |path: &Path| fs::read_dir(path).unwrap().count();
+    assert_eq!(files(&small.folder.path().join("tutorial/en")), 1);
+}
