@@ -32,11 +32,15 @@ use env_logger::{Builder, Env, Target, WriteStyle};
 use log::Record;
 use unicode_width::UnicodeWidthStr;
 
-/// How wide all lanes are together: fits a terminal of ordinary width, and a page.
+/// How wide all lanes are together, unless `NARRATE_WIDTH` says otherwise: fits a terminal of ordinary width,
+/// and a page.
 const WIDTH: usize = 96;
 
 /// The space between two lanes.
 const GAP: usize = 2;
+
+/// No lane is narrower, however little space there is.
+const MIN_LANE: usize = 16;
 
 static STAGE: Mutex<Stage> = Mutex::new(Stage::new());
 
@@ -46,6 +50,8 @@ pub fn scene(lanes: &[&str]) {
     stage().lanes = lanes.iter().map(|&lane| lane.to_owned()).collect();
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     stage().colours = colours;
+    let width = std::env::var("NARRATE_WIDTH").ok().and_then(|width| width.parse().ok());
+    stage().width = width.unwrap_or(WIDTH).max(MIN_LANE * lanes.len());
     let header = stage().header();
     let _ = io::stdout().write_all(header.as_bytes());
     start_logging(Target::Stdout, |out, record| out.write_all(stage().tell(record).as_bytes()));
@@ -83,6 +89,7 @@ fn stage() -> MutexGuard<'static, Stage> {
 struct Stage {
     lanes: Vec<String>,
     colours: bool,
+    width: usize,
     /// The lanes of the shared rows to come.
     shared: VecDeque<Vec<usize>>,
     /// Records that cannot be printed yet: (lane, text).
@@ -91,7 +98,7 @@ struct Stage {
 
 impl Stage {
     const fn new() -> Stage {
-        Stage { lanes: Vec::new(), colours: false, shared: VecDeque::new(), waiting: Vec::new() }
+        Stage { lanes: Vec::new(), colours: false, width: WIDTH, shared: VecDeque::new(), waiting: Vec::new() }
     }
 
     fn header(&self) -> String {
@@ -135,7 +142,7 @@ impl Stage {
 
     /// Draws a row; a long text goes on below itself.
     fn row(&self, cells: &[(usize, String)]) -> String {
-        let lane_width = WIDTH / self.lanes.len().max(1);
+        let lane_width = self.width / self.lanes.len().max(1);
         let columns: Vec<(usize, Vec<String>)> = cells
             .iter()
             .map(|(lane, text)| {

@@ -61,7 +61,7 @@ impl Small {
         let folder = tempfile::tempdir().unwrap();
         let small = Small { folder };
         small.write("src/bin/ch99_guard.rs", SOURCE);
-        small.write("tutorial/en/99-guard.md", page);
+        small.write("tutorial/en/guard.md", page);
         small
     }
 
@@ -72,7 +72,7 @@ impl Small {
     }
 
     fn page(&self) -> String {
-        fs::read_to_string(self.folder.path().join("tutorial/en/99-guard.md")).unwrap()
+        fs::read_to_string(self.folder.path().join("tutorial/en/guard.md")).unwrap()
     }
 
     fn check(&self, update: bool) -> Report {
@@ -89,7 +89,7 @@ impl Small {
     #[track_caller]
     fn is_mended_into(&self, page: &str) {
         self.fails_with("UPDATE=1 cargo test --test book");
-        assert_eq!(self.check(true).rewritten, ["tutorial/en/99-guard.md"]);
+        assert_eq!(self.check(true).rewritten, ["tutorial/en/guard.md"]);
         assert_eq!(self.page(), page);
         let again = self.check(true);
         assert!(again.problems.is_empty() && again.rewritten.is_empty(), "{again:#?}");

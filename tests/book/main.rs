@@ -9,6 +9,7 @@
 //! | code | also `<!-- sketch: why -->` | the file is in `tests/sketches`, compiled and run there |
 //! | `console` | `<!-- run: TERMINAL -->` | the commands print this |
 //! | `console` | `<!-- run: TERMINAL, keeps running -->` | the blocks after it don't wait for its end |
+//! | picture, below it | `<!-- figure: PROGRAM; … -->` | drawn from a run of it: see `figures.rs` |
 //! | `diff` | `<!-- diff: OLD NEW -->` | the difference between two files or parts |
 //! | not Rust | `<!-- not run: why -->` | none |
 //!
@@ -18,11 +19,14 @@
 mod commands;
 mod consoles;
 mod diffs;
+mod drawing;
+mod figures;
 mod guards;
 mod markdown;
 mod normalise;
 mod quotes;
 mod run;
+mod shape;
 mod terminal;
 
 use std::fs;
@@ -32,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use crate::markdown::{Fence, Page};
+use crate::markdown::{Fence, Image, Page};
 
 const REFRESH: &str = "UPDATE=1 cargo test --test book";
 
@@ -81,6 +85,8 @@ enum Finding {
     Wrong { line: usize, text: String },
     /// `UPDATE` mends it: these lines should be others.
     Stale { line: usize, text: String, body: Range<usize>, now: Vec<String> },
+    /// `UPDATE` mends it: this file should have this text.
+    StaleFile { line: usize, text: String, path: PathBuf, now: String },
 }
 
 impl Finding {
@@ -146,7 +152,11 @@ impl Book {
                     lines.splice(body, now);
                     is_stale = true;
                 }
-                Finding::Stale { line, text, .. } => {
+                Finding::StaleFile { path, now, .. } if update => {
+                    replace_file(&path, &now);
+                    report.rewritten.push(path.strip_prefix(&self.root).unwrap_or(&path).display().to_string());
+                }
+                Finding::Stale { line, text, .. } | Finding::StaleFile { line, text, .. } => {
                     report.problems.push(format!("{}:{line}: {text}refresh the page with {REFRESH}\n", page.name));
                 }
             }
@@ -196,15 +206,38 @@ impl Book {
             }
             Err(finding) => findings.push(finding),
         }
+        findings.extend(page.images.iter().filter_map(|image| self.figure(page, image).err()));
+        findings.extend(shape::check(&self.root, page));
         findings.sort_by_key(Finding::line);
         findings
+    }
+}
+
+impl Book {
+    /// A picture of ours is what is drawn from a run now.
+    fn figure(&self, page: &Page, image: &Image) -> Result<(), Finding> {
+        let wrong = |text: String| Finding::wrong(image.line, text);
+        let Some(comment) = image.comments.iter().find(|comment| comment.key == "figure") else {
+            return match image.target.starts_with("figures/") {
+                true => Err(wrong(format!("{} is not drawn: put <!-- figure: PROGRAM --> below it", image.target))),
+                false => Ok(()),
+            };
+        };
+        let now = figures::draw(self, &comment.value, &image.alt).map_err(wrong)?;
+        let path = page.path.parent().unwrap().join(&image.target);
+        let text = match fs::read_to_string(&path) {
+            Ok(old) if old == now => return Ok(()),
+            Ok(_) => format!("{} is not what its run looks like; ", image.target),
+            Err(_) => format!("{} does not exist; ", image.target),
+        };
+        Err(Finding::StaleFile { line: image.line, text, path, now })
     }
 }
 
 impl Finding {
     fn line(&self) -> usize {
         match self {
-            Finding::Wrong { line, .. } | Finding::Stale { line, .. } => *line,
+            Finding::Wrong { line, .. } | Finding::Stale { line, .. } | Finding::StaleFile { line, .. } => *line,
         }
     }
 }
@@ -232,6 +265,7 @@ fn markdown_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// All of the new text, or the old file.
 fn replace_file(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut new = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
     new.write_all(text.as_bytes()).unwrap();
     if let Ok(old) = fs::metadata(path) {

@@ -1,0 +1,292 @@
+//! A timeline as SVG: lanes side by side, time downwards. The same timeline gives the same bytes.
+
+use std::fmt::Write;
+
+use unicode_width::UnicodeWidthStr;
+
+use crate::figures::Timeline;
+
+/// Columns of a label before it goes on below itself.
+const LABEL_COLUMNS: usize = 26;
+
+// In pixels.
+const COLUMN: f64 = 7.9;
+const LINE: f64 = 18.0;
+const MARGIN: f64 = 28.0;
+const HEADER: f64 = 34.0;
+const BETWEEN_ROWS: f64 = 16.0;
+const BESIDE: f64 = 16.0;
+/// Between two lanes, where no label needs more.
+const LANES_APART: f64 = 190.0;
+const DOT: f64 = 4.5;
+
+const PAPER: &str = "#fcfbf8";
+const EDGE: &str = "#d8d3c8";
+const INK: &str = "#24292f";
+const FAINT: &str = "#6b7280";
+const WAITING: &str = "#e8930c";
+/// One for each lane, dark enough to be read on the paper.
+const COLOURS: [&str; 4] = ["#1d4ed8", "#0f766e", "#86198f", "#9a3412"];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Left,
+    Right,
+}
+
+struct Layout<'t> {
+    timeline: &'t Timeline,
+    /// Where each lane is.
+    x: Vec<f64>,
+    /// Where each row is.
+    y: Vec<f64>,
+    width: f64,
+    height: f64,
+}
+
+pub(crate) fn svg(timeline: &Timeline, alt: &str) -> String {
+    let layout = Layout::of(timeline);
+    let mut out = String::new();
+    let (width, height) = (layout.width, layout.height);
+    let _ = writeln!(
+        out,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}" role="img" font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Noto Sans Mono CJK KR', monospace" font-size="13">"#
+    );
+    let _ = writeln!(out, "<title>{}</title>", escaped(alt));
+    let _ = writeln!(
+        out,
+        r#"<rect x="0.5" y="0.5" width="{:.0}" height="{:.0}" rx="10" fill="{PAPER}" stroke="{EDGE}"/>"#,
+        width - 1.0,
+        height - 1.0
+    );
+    layout.lanes(&mut out);
+    layout.blocked(&mut out);
+    layout.at_once(&mut out);
+    layout.arrows(&mut out);
+    layout.events(&mut out);
+    layout.legend(&mut out);
+    out.push_str("</svg>\n");
+    out
+}
+
+impl<'t> Layout<'t> {
+    fn of(timeline: &'t Timeline) -> Layout<'t> {
+        let mut layout = Layout { timeline, x: Vec::new(), y: Vec::new(), width: 0.0, height: 0.0 };
+        let lanes = timeline.lanes.len();
+        // How much space the labels need to the left and to the right of each lane.
+        let mut space = vec![[0.0_f64; 2]; lanes];
+        for (row, cells) in timeline.rows.iter().enumerate() {
+            for (lane, text) in cells {
+                let side = layout.side(row, *lane) as usize;
+                if is_state(text) {
+                    let half = text.trim().width() as f64 * COLUMN / 2.0 + 10.0;
+                    space[*lane] = space[*lane].map(|least| least.max(half));
+                } else {
+                    space[*lane][side] = space[*lane][side].max(widest(&wrapped(text)) + BESIDE);
+                }
+            }
+        }
+        for lane in 0..lanes {
+            let half = (timeline.lanes[lane].width() as f64 * COLUMN) / 2.0 + 16.0;
+            let x = match lane.checked_sub(1) {
+                None => MARGIN + space[0][0].max(half),
+                Some(before) => layout.x[before] + (space[before][1] + space[lane][0] + BESIDE).max(LANES_APART),
+            };
+            layout.x.push(x);
+            layout.width = x + space[lane][1].max(half) + MARGIN;
+        }
+        let mut y = MARGIN + HEADER + 24.0;
+        for cells in &timeline.rows {
+            layout.y.push(y);
+            let lines = cells.iter().map(|(_, text)| wrapped(text).len()).max().unwrap_or(1);
+            y += lines as f64 * LINE + BETWEEN_ROWS;
+        }
+        layout.height = y + if timeline.blocked.is_empty() { 4.0 } else { 26.0 };
+        layout
+    }
+
+    /// The label of an event is where its arrows are not.
+    fn side(&self, row: usize, lane: usize) -> Side {
+        let last = self.timeline.lanes.len() - 1;
+        if lane == 0 {
+            return Side::Left;
+        }
+        if lane == last {
+            return Side::Right;
+        }
+        let ends = self.timeline.arrows.iter().flat_map(|&(from, to)| [(from, to), (to, from)]);
+        let mut others = ends.filter(|(end, _)| *end == (row, lane)).map(|(_, other)| other.1);
+        let at_once = || self.timeline.rows[row].iter().map(|(other, _)| *other).find(|other| *other != lane);
+        match others.next().or_else(at_once) {
+            Some(other) if other > lane => Side::Left,
+            _ => Side::Right,
+        }
+    }
+
+    fn colour(&self, lane: usize) -> &'static str {
+        COLOURS[lane % COLOURS.len()]
+    }
+
+    fn bottom(&self) -> f64 {
+        self.y.last().copied().unwrap_or(0.0) + 14.0
+    }
+
+    fn lanes(&self, out: &mut String) {
+        for (lane, name) in self.timeline.lanes.iter().enumerate() {
+            let (x, colour) = (self.x[lane], self.colour(lane));
+            let half = name.width() as f64 * COLUMN / 2.0 + 14.0;
+            let _ = writeln!(
+                out,
+                r#"<line x1="{x:.1}" y1="{:.1}" x2="{x:.1}" y2="{:.1}" stroke="{colour}" stroke-width="2" stroke-opacity="0.45"/>"#,
+                MARGIN + HEADER - 4.0,
+                self.bottom()
+            );
+            let _ = writeln!(
+                out,
+                r#"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="28" rx="14" fill="{colour}"/>"#,
+                x - half,
+                MARGIN - 4.0,
+                half * 2.0
+            );
+            let _ = writeln!(
+                out,
+                r##"<text x="{x:.1}" y="{:.1}" text-anchor="middle" font-weight="600" fill="#ffffff">{}</text>"##,
+                MARGIN + 14.5,
+                escaped(name)
+            );
+        }
+    }
+
+    fn blocked(&self, out: &mut String) {
+        for &(lane, from, to) in &self.timeline.blocked {
+            let _ = writeln!(
+                out,
+                r#"<rect x="{:.1}" y="{:.1}" width="10" height="{:.1}" rx="5" fill="{WAITING}" fill-opacity="0.85"/>"#,
+                self.x[lane] - 5.0,
+                self.y[from],
+                self.y[to] - self.y[from]
+            );
+        }
+    }
+
+    /// What shares a row happens at the same time.
+    fn at_once(&self, out: &mut String) {
+        for (row, cells) in self.timeline.rows.iter().enumerate() {
+            let (Some((first, _)), Some((last, _))) = (cells.first(), cells.last()) else { continue };
+            if first != last && !cells.iter().any(|(_, text)| is_state(text)) {
+                let y = self.y[row];
+                let _ = writeln!(
+                    out,
+                    r#"<line x1="{:.1}" y1="{y:.1}" x2="{:.1}" y2="{y:.1}" stroke="{FAINT}" stroke-width="1.3" stroke-dasharray="2 4"/>"#,
+                    self.x[*first], self.x[*last]
+                );
+            }
+        }
+    }
+
+    fn arrows(&self, out: &mut String) {
+        for &((from_row, from), (to_row, to)) in &self.timeline.arrows {
+            let (x1, y1) = (self.x[from], self.y[from_row]);
+            let (x2, y2) = (self.x[to], self.y[to_row]);
+            let length = (x2 - x1).hypot(y2 - y1);
+            let (dx, dy) = ((x2 - x1) / length, (y2 - y1) / length);
+            let colour = self.colour(from);
+            // The head ends at the dot; the line ends inside the head.
+            let (tip_x, tip_y) = (x2 - dx * (DOT + 2.0), y2 - dy * (DOT + 2.0));
+            let (base_x, base_y) = (tip_x - dx * 10.0, tip_y - dy * 10.0);
+            let _ = writeln!(
+                out,
+                r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{base_x:.1}" y2="{base_y:.1}" stroke="{colour}" stroke-width="1.6"/>"#
+            );
+            let _ = writeln!(
+                out,
+                r#"<polygon points="{tip_x:.1},{tip_y:.1} {:.1},{:.1} {:.1},{:.1}" fill="{colour}"/>"#,
+                base_x - dy * 4.5,
+                base_y + dx * 4.5,
+                base_x + dy * 4.5,
+                base_y - dx * 4.5
+            );
+        }
+    }
+
+    fn events(&self, out: &mut String) {
+        for (row, cells) in self.timeline.rows.iter().enumerate() {
+            for (lane, text) in cells {
+                let (x, y, colour) = (self.x[*lane], self.y[row], self.colour(*lane));
+                if is_state(text) {
+                    state(out, x, y, text.trim(), colour);
+                    continue;
+                }
+                let is_result = text.starts_with("  ");
+                if !is_result {
+                    let _ = writeln!(
+                        out,
+                        r#"<circle cx="{x:.1}" cy="{y:.1}" r="{DOT}" fill="{colour}" stroke="{PAPER}" stroke-width="1.5"/>"#
+                    );
+                }
+                let (x, anchor) = match self.side(row, *lane) {
+                    Side::Left => (x - BESIDE, "end"),
+                    Side::Right => (x + BESIDE, "start"),
+                };
+                let ink = if is_result { FAINT } else { INK };
+                for (index, line) in wrapped(text).iter().enumerate() {
+                    // The outline keeps it legible where an arrow passes.
+                    let _ = writeln!(
+                        out,
+                        r#"<text x="{x:.1}" y="{:.1}" text-anchor="{anchor}" fill="{ink}" stroke="{PAPER}" stroke-width="4" stroke-linejoin="round" paint-order="stroke">{}</text>"#,
+                        y + 4.5 + index as f64 * LINE,
+                        escaped(line)
+                    );
+                }
+            }
+        }
+    }
+
+    fn legend(&self, out: &mut String) {
+        if self.timeline.blocked.is_empty() {
+            return;
+        }
+        let y = self.height - MARGIN + 4.0;
+        let _ = writeln!(
+            out,
+            r#"<rect x="{MARGIN:.1}" y="{:.1}" width="22" height="10" rx="5" fill="{WAITING}" fill-opacity="0.85"/>"#,
+            y - 9.0
+        );
+        let _ =
+            writeln!(out, r#"<text x="{:.1}" y="{y:.1}" font-size="12" fill="{FAINT}">waits</text>"#, MARGIN + 30.0);
+    }
+}
+
+/// What the kernel calls a socket's state stands on the lane itself.
+fn state(out: &mut String, x: f64, y: f64, name: &str, colour: &str) {
+    let half = name.width() as f64 * COLUMN / 2.0 + 9.0;
+    let _ = writeln!(
+        out,
+        r#"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="24" rx="5" fill="{PAPER}" stroke="{colour}" stroke-width="1.5"/>"#,
+        x - half,
+        y - 12.0,
+        half * 2.0
+    );
+    let _ = writeln!(
+        out,
+        r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle" font-weight="600" fill="{colour}">{}</text>"#,
+        y + 4.5,
+        escaped(name)
+    );
+}
+
+fn is_state(text: &str) -> bool {
+    text.starts_with("  ") && text.trim().chars().all(|c| c.is_ascii_uppercase() || c == '_')
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    textwrap::wrap(text.trim(), LABEL_COLUMNS).into_iter().map(|line| line.into_owned()).collect()
+}
+
+fn widest(lines: &[String]) -> f64 {
+    lines.iter().map(|line| line.width()).max().unwrap_or(0) as f64 * COLUMN
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
