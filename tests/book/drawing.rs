@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::figures::Timeline;
 
 /// Columns of a label before it goes on below itself.
-const LABEL_COLUMNS: usize = 26;
+const LABEL_COLUMNS: usize = 30;
 
 // In pixels.
 const COLUMN: f64 = 7.9;
@@ -15,18 +15,25 @@ const LINE: f64 = 18.0;
 const MARGIN: f64 = 28.0;
 const HEADER: f64 = 34.0;
 const BETWEEN_ROWS: f64 = 16.0;
-const BESIDE: f64 = 16.0;
+const BESIDE: f64 = 22.0;
+/// Beside its lane, where what was sent waits to be read.
+const WAITS_BESIDE: f64 = 14.0;
+/// How far down what is sent goes until it is on the other side.
+const ON_THE_WAY: f64 = 34.0;
 /// Between two lanes, where no label needs more.
 const LANES_APART: f64 = 190.0;
 const DOT: f64 = 4.5;
+const HEAD: f64 = 10.0;
+const DASHES: &str = r#" stroke-dasharray="5 3""#;
 
 const PAPER: &str = "#fcfbf8";
 const EDGE: &str = "#d8d3c8";
 const INK: &str = "#24292f";
 const FAINT: &str = "#6b7280";
 const WAITING: &str = "#e8930c";
-/// One for each lane, dark enough to be read on the paper.
-const COLOURS: [&str; 4] = ["#1d4ed8", "#0f766e", "#86198f", "#9a3412"];
+/// One for each actor, dark enough to be read on the paper.
+const COLOURS: [(&str, &str); 3] = [("server", "#0f766e"), ("client", "#1d4ed8"), ("client-b", "#86198f")];
+const OTHER_COLOURS: [&str; 3] = ["#9a3412", "#3f6212", "#334155"];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
@@ -42,6 +49,8 @@ struct Layout<'t> {
     y: Vec<f64>,
     width: f64,
     height: f64,
+    /// Where the lanes end.
+    bottom: f64,
 }
 
 pub(crate) fn svg(timeline: &Timeline, alt: &str) -> String {
@@ -71,7 +80,7 @@ pub(crate) fn svg(timeline: &Timeline, alt: &str) -> String {
 
 impl<'t> Layout<'t> {
     fn of(timeline: &'t Timeline) -> Layout<'t> {
-        let mut layout = Layout { timeline, x: Vec::new(), y: Vec::new(), width: 0.0, height: 0.0 };
+        let mut layout = Layout { timeline, x: Vec::new(), y: Vec::new(), width: 0.0, height: 0.0, bottom: 0.0 };
         let lanes = timeline.lanes.len();
         // How much space the labels need to the left and to the right of each lane.
         let mut space = vec![[0.0_f64; 2]; lanes];
@@ -101,7 +110,8 @@ impl<'t> Layout<'t> {
             let lines = cells.iter().map(|(_, text)| wrapped(text).len()).max().unwrap_or(1);
             y += lines as f64 * LINE + BETWEEN_ROWS;
         }
-        layout.height = y + if timeline.blocked.is_empty() { 4.0 } else { 26.0 };
+        layout.bottom = y - 12.0;
+        layout.height = y + if layout.explanations().is_empty() { 8.0 } else { 34.0 };
         layout
     }
 
@@ -124,11 +134,9 @@ impl<'t> Layout<'t> {
     }
 
     fn colour(&self, lane: usize) -> &'static str {
-        COLOURS[lane % COLOURS.len()]
-    }
-
-    fn bottom(&self) -> f64 {
-        self.y.last().copied().unwrap_or(0.0) + 14.0
+        let name = &self.timeline.lanes[lane];
+        let known = COLOURS.iter().find(|(actor, _)| actor == name);
+        known.map_or(OTHER_COLOURS[lane % OTHER_COLOURS.len()], |(_, colour)| colour)
     }
 
     fn lanes(&self, out: &mut String) {
@@ -139,7 +147,7 @@ impl<'t> Layout<'t> {
                 out,
                 r#"<line x1="{x:.1}" y1="{:.1}" x2="{x:.1}" y2="{:.1}" stroke="{colour}" stroke-width="2" stroke-opacity="0.45"/>"#,
                 MARGIN + HEADER - 4.0,
-                self.bottom()
+                self.bottom
             );
             let _ = writeln!(
                 out,
@@ -186,25 +194,37 @@ impl<'t> Layout<'t> {
 
     fn arrows(&self, out: &mut String) {
         for &((from_row, from), (to_row, to)) in &self.timeline.arrows {
-            let (x1, y1) = (self.x[from], self.y[from_row]);
+            let (mut x1, mut y1) = (self.x[from], self.y[from_row]);
             let (x2, y2) = (self.x[to], self.y[to_row]);
+            let colour = self.colour(from);
+            let line = |x1: f64, y1: f64, x2: f64, y2: f64, dashes: &str| {
+                format!(
+                    r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}" stroke-width="1.6"{dashes}/>"#
+                )
+            };
+            let mut head = HEAD;
+            if is_kept_waiting(from_row, to_row) {
+                // It is soon there, and then waits.
+                let x = if x1 > x2 { x2 + WAITS_BESIDE } else { x2 - WAITS_BESIDE };
+                let _ = writeln!(out, "{}", line(x1, y1, x, y1 + ON_THE_WAY, ""));
+                let _ = writeln!(out, "{}", line(x, y1 + ON_THE_WAY, x, y2, DASHES));
+                (x1, y1) = (x, y2);
+                head = WAITS_BESIDE - DOT - 2.0;
+            }
+            // The head ends at the dot; the line ends inside the head.
             let length = (x2 - x1).hypot(y2 - y1);
             let (dx, dy) = ((x2 - x1) / length, (y2 - y1) / length);
-            let colour = self.colour(from);
-            // The head ends at the dot; the line ends inside the head.
             let (tip_x, tip_y) = (x2 - dx * (DOT + 2.0), y2 - dy * (DOT + 2.0));
-            let (base_x, base_y) = (tip_x - dx * 10.0, tip_y - dy * 10.0);
-            let _ = writeln!(
-                out,
-                r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{base_x:.1}" y2="{base_y:.1}" stroke="{colour}" stroke-width="1.6"/>"#
-            );
+            let (base_x, base_y) = (tip_x - dx * head, tip_y - dy * head);
+            let half = head * 0.45;
+            let _ = writeln!(out, "{}", line(x1, y1, base_x, base_y, ""));
             let _ = writeln!(
                 out,
                 r#"<polygon points="{tip_x:.1},{tip_y:.1} {:.1},{:.1} {:.1},{:.1}" fill="{colour}"/>"#,
-                base_x - dy * 4.5,
-                base_y + dx * 4.5,
-                base_x + dy * 4.5,
-                base_y - dx * 4.5
+                base_x - dy * half,
+                base_y + dx * half,
+                base_x + dy * half,
+                base_y - dx * half
             );
         }
     }
@@ -242,19 +262,43 @@ impl<'t> Layout<'t> {
         }
     }
 
-    fn legend(&self, out: &mut String) {
-        if self.timeline.blocked.is_empty() {
-            return;
-        }
-        let y = self.height - MARGIN + 4.0;
-        let _ = writeln!(
-            out,
-            r#"<rect x="{MARGIN:.1}" y="{:.1}" width="22" height="10" rx="5" fill="{WAITING}" fill-opacity="0.85"/>"#,
-            y - 9.0
-        );
-        let _ =
-            writeln!(out, r#"<text x="{:.1}" y="{y:.1}" font-size="12" fill="{FAINT}">waits</text>"#, MARGIN + 30.0);
+    /// What the picture has that needs a word.
+    fn explanations(&self) -> Vec<&'static str> {
+        let waits = self.timeline.arrows.iter().any(|(from, to)| is_kept_waiting(from.0, to.0));
+        let all = [(!self.timeline.blocked.is_empty(), BLOCKED), (waits, UNREAD)];
+        all.into_iter().filter(|(is_there, _)| *is_there).map(|(_, text)| text).collect()
     }
+
+    fn legend(&self, out: &mut String) {
+        let y = self.height - MARGIN + 8.0;
+        let mut x = MARGIN;
+        for text in self.explanations() {
+            let middle = y - 4.0;
+            let _ = match text {
+                BLOCKED => writeln!(
+                    out,
+                    r#"<rect x="{x:.1}" y="{:.1}" width="24" height="10" rx="5" fill="{WAITING}" fill-opacity="0.85"/>"#,
+                    middle - 5.0
+                ),
+                _ => writeln!(
+                    out,
+                    r#"<line x1="{x:.1}" y1="{middle:.1}" x2="{:.1}" y2="{middle:.1}" stroke="{FAINT}" stroke-width="1.6"{DASHES}/>"#,
+                    x + 24.0
+                ),
+            };
+            x += 32.0;
+            let _ = writeln!(out, r#"<text x="{x:.1}" y="{y:.1}" font-size="12" fill="{FAINT}">{text}</text>"#);
+            x += text.width() as f64 * COLUMN + 20.0;
+        }
+    }
+}
+
+const BLOCKED: &str = "waits";
+const UNREAD: &str = "has arrived, and nobody has read it";
+
+/// What is read more than a row later has waited.
+fn is_kept_waiting(from_row: usize, to_row: usize) -> bool {
+    to_row - from_row > 2
 }
 
 /// What the kernel calls a socket's state stands on the lane itself.
