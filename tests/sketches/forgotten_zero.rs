@@ -11,8 +11,8 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     let mut bytes = [0; 1024];
     loop {
         let count = stream.read(&mut bytes)?;
-        let data = String::from_utf8_lossy(&bytes[..count]);
-        stream.write_all(format!("서버 응답: {data}").as_bytes())?;
+        let data = &bytes[..count];
+        stream.write_all(&["서버 응답: ".as_bytes(), data].concat())?;
         // ANCHOR_END: forgotten_zero
         if rounds() > ENOUGH {
             return Err(io::Error::other("it spins"));
