@@ -49,9 +49,9 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
             info!(target: "server", "the client has ended");
             return Ok(());
         }
-        let data = String::from_utf8_lossy(&bytes[..count]);
-        info!(target: "server", "received {data}");
-        stream.write_all(format!("서버 응답: {data}").as_bytes())?;
+        let data = &bytes[..count];
+        info!(target: "server", "received {}", String::from_utf8_lossy(data));
+        stream.write_all(&["서버 응답: ".as_bytes(), data].concat())?;
     }
 }
 // ANCHOR_END: answer

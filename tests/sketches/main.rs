@@ -1,3 +1,11 @@
-//! The tempting wrong versions that the book shows: each is compiled, and its test runs it and sees it fail
-//! as the page says.
+//! Steps on the way, tempting wrong versions and answers to exercises that the book quotes. Each is compiled,
+//! and each is run: a wrong one has to fail as its page says.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod accept_in_thread;
+mod both_ways;
+mod forgotten_zero;
+mod length_prefix;
+mod no_address;
+mod shared_receiver;
+mod which_number;
