@@ -44,23 +44,21 @@ pub(crate) struct Program {
 pub(crate) const INTERRUPT: &str = "^C";
 
 /// The consoles of a page that are run, section by section.
-pub(crate) fn sections<'p>(book: &Book, page: &'p Page) -> Result<Vec<Section<'p>>, Finding> {
+pub(crate) fn sections<'p>(book: &Book, page: &'p Page) -> Vec<Result<Section<'p>, Finding>> {
     let headings = page.headings.iter().filter(|heading| heading.level <= 2).map(|heading| heading.line);
     let ends: Vec<usize> = headings.chain([usize::MAX]).collect();
-    let mut sections = Vec::new();
     let mut fences = page.fences.iter().peekable();
-    for end in ends {
+    let sections = ends.into_iter().map(|end| {
+        let fences: Vec<&Fence> = std::iter::from_fn(|| fences.next_if(|fence| fence.line < end)).collect();
         let mut section = Section::default();
-        while let Some(fence) = fences.next_if(|fence| fence.line < end) {
+        for fence in fences {
             if let Some((terminal, stays)) = terminal_of(fence)? {
                 section.add(book, fence, terminal, stays)?;
             }
         }
-        if !section.blocks.is_empty() {
-            sections.push(section);
-        }
-    }
-    Ok(sections)
+        Ok(section)
+    });
+    sections.filter(|section| !section.as_ref().is_ok_and(|section| section.blocks.is_empty())).collect()
 }
 
 /// The terminal of a console that is to be run: `<!-- run: NAME -->`, `<!-- run: NAME, keeps running -->`.
@@ -80,6 +78,14 @@ fn terminal_of(fence: &Fence) -> Result<Option<(&str, bool)>, Finding> {
             "a console that is not run: put <!-- run: TERMINAL --> or <!-- not run: why --> above it".into(),
         )),
     }
+}
+
+/// `sleep 4 | talk` says nothing on purpose, and for as long as others need it to.
+fn is_silent(command: &str) -> bool {
+    command.split_once('|').is_some_and(|(first, _)| {
+        let words: Vec<&str> = first.split_whitespace().collect();
+        matches!(words[..], ["sleep", _])
+    })
 }
 
 impl<'p> Section<'p> {
@@ -112,7 +118,7 @@ impl<'p> Section<'p> {
             }
             let command = Command::parse(&command, &book.programs).map_err(wrong)?;
             parts.push(Part { prompt, expected: Vec::new(), program: self.programs.len(), place: 0 });
-            let keeps_running = command.is_server || stays;
+            let keeps_running = command.is_server || stays || is_silent(&command.text);
             self.programs.push(Program { terminal: terminal.to_owned(), command, parts: Vec::new(), keeps_running });
         }
         for (index, part) in parts.iter_mut().enumerate() {

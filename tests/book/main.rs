@@ -45,6 +45,7 @@ const PROSE_ONLY: &[(&str, &str)] = &[
     ("README.md", "it says what the chapters promise"),
     ("SUMMARY.md", "it lists the pages, for mdBook"),
     ("glossary.md", "it explains words"),
+    ("node.md", "its calls are other programs'"),
 ];
 
 #[test]
@@ -197,14 +198,14 @@ impl Book {
                 tag => findings.push(Finding::wrong(fence.line, format!("a block of {tag:?}, which nothing checks"))),
             }
         }
-        match consoles::sections(self, page) {
-            Ok(sections) => {
-                for section in &sections {
+        for section in consoles::sections(self, page) {
+            match section {
+                Ok(section) => {
                     report.consoles += section.blocks.len();
-                    findings.extend(run::section(self, section, update));
+                    findings.extend(run::section(self, &section, update));
                 }
+                Err(finding) => findings.push(finding),
             }
-            Err(finding) => findings.push(finding),
         }
         findings.extend(page.images.iter().filter_map(|image| self.figure(page, image).err()));
         findings.extend(shape::check(&self.root, page));

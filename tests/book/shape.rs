@@ -12,9 +12,9 @@ use crate::quotes::{anchors, quotes_of};
 /// The headings of a chapter, in their order, and the first chapter that must have each.
 const HEADINGS: [(&str, usize); 7] = [
     ("What broke", 2),
-    ("What happened", 2),
-    ("The smallest change", 2),
-    ("Run it", 1),
+    ("What happened", 4),
+    ("The smallest change", 4),
+    ("Run it", 4),
     ("Check it", 4),
     ("Try it", 1),
     ("Still broken", 1),
