@@ -38,10 +38,9 @@ fn reply_to(mut socket: Socket, prefix: &[u8]) -> io::Result<()> {
             Err(_) => 0,
         };
         if count == 0 {
-            if held > 0 {
-                socket.write_all(&buffer[..start + held])?;
-            }
-            return read.map(drop);
+            let flushed = if held > 0 { socket.write_all(&buffer[..start + held]) } else { Ok(()) };
+            // After a reset the flush fails too, but that is not why the connection has ended.
+            return read.and(flushed);
         }
         let end = start + held + count;
         held = incomplete_character(&buffer[start..end]);
