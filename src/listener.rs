@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,16 +94,20 @@ impl Addr {
     /// The address as the kernel's calls want it.
     ///
     /// # Errors
-    /// When a path is too long for a socket address: 107 bytes on Linux. (Node cuts it in silence.)
+    /// When a path is too long for a socket address, 107 bytes on Linux, or has a zero byte, at which the
+    /// kernel would cut it in silence.
     pub(crate) fn to_raw(&self) -> io::Result<SockAddr> {
         match self {
             Addr::Tcp(address) => Ok((*address).into()),
             Addr::Unix(path) => {
                 let path = path.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+                let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+                if path.as_os_str().as_bytes().contains(&0) {
+                    return Err(wrong("the path has a zero byte in it".to_owned()));
+                }
                 SockAddr::unix(path).map_err(|_| {
                     let length = path.as_os_str().len();
-                    let why = format!("the path has {length} bytes; a socket's path may have 107 at most");
-                    io::Error::new(io::ErrorKind::InvalidInput, why)
+                    wrong(format!("the path has {length} bytes; a socket's path may have 107 at most"))
                 })
             }
         }
