@@ -338,16 +338,19 @@ impl Stream {
 
     /// Sets what TCP alone has; does nothing on a path. Without Nagle's algorithm (`no_delay`) a small
     /// answer does not wait for the acknowledgement of the one before. `keep_alive` is how long a silent
-    /// connection is left alone before the kernel asks whether the other side is still there.
+    /// connection is left alone before the kernel asks whether the other side is still there; the kernel
+    /// counts in whole seconds, from 1 to 32,767, and gets the next that is no shorter.
     ///
     /// # Errors
-    /// When the kernel refuses: not for an open socket and a sensible duration.
+    /// When the kernel refuses, which it does not do for an open socket.
     pub fn set_tcp_options(&self, no_delay: bool, keep_alive: Option<Duration>) -> io::Result<()> {
         if let Stream::Tcp(stream) = self {
             if no_delay {
                 stream.set_nodelay(true)?;
             }
             if let Some(idle) = keep_alive {
+                // Out of its range, the kernel would refuse, and leave it at two hours.
+                let idle = Duration::from_secs(idle.as_secs_f64().ceil().clamp(1.0, 32_767.0) as u64);
                 SockRef::from(stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
             }
         }
