@@ -4,10 +4,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+pub mod kit;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -364,6 +366,15 @@ pub fn has_program(name: impl AsRef<OsStr>) -> bool {
     let found = Command::new(name).arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED: this needs {}, which is not installed here", name.display());
+    }
+    found
+}
+
+/// Whether this machine has IPv6; if not, says so, since the test is then skipped. Many containers have none.
+pub fn has_ipv6() -> bool {
+    let found = TcpListener::bind("[::1]:0").is_ok();
+    if !found {
+        eprintln!("SKIPPED: this needs IPv6, which this machine does not have");
     }
     found
 }
