@@ -60,11 +60,13 @@ impl Addr {
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
-        let port: u16 = port.parse().map_err(|_| wrong("the port is a number from 0 to 65535"))?;
+        let number = port.parse().ok().filter(|_| !port.starts_with('+'));
+        let port: u16 = number.ok_or_else(|| wrong("the port is a number from 0 to 65535"))?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bare {
             None if host.is_empty() => return Err(wrong("the host is missing")),
             None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
+            Some(bare) if !bare.contains(':') => return Err(wrong("only an IPv6 address stands in brackets")),
             _ => {}
         }
         if host.eq_ignore_ascii_case("localhost") {
@@ -123,7 +125,10 @@ impl Addr {
     /// A dual-stack listener sees IPv4 clients as `::ffff:127.0.0.1`. People, logs and limits should see
     /// the address that the client has.
     fn canonical(address: SocketAddr) -> Addr {
-        Addr::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        match address.ip().to_canonical() {
+            v4 @ IpAddr::V4(_) => Addr::Tcp(SocketAddr::new(v4, address.port())),
+            IpAddr::V6(_) => Addr::Tcp(address), // Whole: a link-local one says by which interface, too.
+        }
     }
 }
 
@@ -416,5 +421,19 @@ pub fn plain(error: &io::Error) -> String {
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_in_ipv6s_clothes_is_undressed_and_nothing_else_is_changed() {
+        let canonical = |text: &str| Addr::canonical(text.parse().unwrap()).to_string();
+        assert_eq!(canonical("[::ffff:192.0.2.1]:5"), "192.0.2.1:5");
+        for same in ["192.0.2.1:5", "[2001:db8::1]:5", "[fe80::1%2]:5", "[::1]:5"] {
+            assert_eq!(canonical(same), same);
+        }
     }
 }
