@@ -79,7 +79,8 @@ fn port_zero_becomes_a_real_port_that_is_still_known_at_the_end() {
 #[test]
 fn a_mistyped_port_is_an_error_and_makes_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    for wrong in ["8080x", "localhost:8080x", "8080", ":8080", "::1:8080", "localhost:65536", "localhost:-1", "unix:"] {
+    let wrong = ["8080x", "localhost:8080x", "8080", ":8080", "localhost:65536", "localhost:-1", "localhost:+1"];
+    for wrong in wrong.into_iter().chain(["", ":", "::1:8080", "[]:8080", "[localhost]:8080", "unix:"]) {
         assert_eq!(Addr::resolve(wrong).unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong}");
         let (status, output, errors) = run(program().args(["--listen", wrong]).current_dir(&folder), b"");
         assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{wrong}");
@@ -259,10 +260,17 @@ fn a_client_for_whom_no_descriptor_is_left_is_told_and_the_next_one_is_served() 
     assert!(told.starts_with(b"busy: no descriptors"), "{}", String::from_utf8_lossy(&told));
 
     allow(getrlimit(Resource::Nofile).maximum);
-    server.client().send("x").expect(format!("{}x", support::PREFIX));
+    let answer = format!("{}x", support::PREFIX);
+    // One that comes while the server still looks for others to tell may be told, too.
+    wait_until("a client is served", || {
+        let mut client = server.client();
+        let _ = client.0.write(b"x");
+        let _ = client.0.shutdown(std::net::Shutdown::Write);
+        (client.rest_and_end().0 == answer.as_bytes()).then_some(())
+    });
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
-    assert_eq!((ended.accounts.of("refused"), ended.accounts.of("served")), (1, 1));
+    assert_eq!(ended.accounts.of("served"), 1);
     assert!(ended.log.contains("busy: no descriptors"), "{}", ended.log);
 }
 
