@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use crate::socket_file::SocketFile;
@@ -180,14 +181,19 @@ impl Listener {
     /// When the address cannot be had; the message names it, and what to do about it.
     pub fn bind(address: &Addr) -> io::Result<Listener> {
         Listener::try_bind(address).map_err(|error| {
-            let remedy = match error.kind() {
+            let kind = match Errno::from_io_error(&error) {
+                // A kernel without IPv6 has none of its addresses; std has no name for what it says.
+                Some(Errno::AFNOSUPPORT) => io::ErrorKind::AddrNotAvailable,
+                _ => error.kind(),
+            };
+            let remedy = match kind {
                 io::ErrorKind::AddrInUse => "; another program listens there: end it, or choose another address",
                 io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine",
                 io::ErrorKind::PermissionDenied => "; choose a port from 1024 up, or a folder that you may write to",
                 io::ErrorKind::NotFound => "; the folder does not exist",
                 _ => "",
             };
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {}{remedy}", plain(&error)))
+            io::Error::new(kind, format!("cannot listen on {address}: {}{remedy}", plain(&error)))
         })
     }
 

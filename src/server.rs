@@ -239,7 +239,7 @@ fn listen_on_every_address(name: &str) -> io::Result<Vec<Listener>> {
     for address in Addr::resolve(name)? {
         match Listener::bind(&address) {
             Ok(listener) => listeners.push(listener),
-            Err(error) if is_not_of_this_machine(&error) => missing = Some(error),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
             Err(error) => return Err(error),
         }
     }
@@ -251,11 +251,6 @@ fn listen_on_every_address(name: &str) -> io::Result<Vec<Listener>> {
         }
         None => Ok(listeners),
     }
-}
-
-fn is_not_of_this_machine(error: &io::Error) -> bool {
-    // The second is what a kernel without IPv6 says.
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
 }
 
 /// What the accept thread and the workers share.
