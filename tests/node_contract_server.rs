@@ -17,7 +17,7 @@ use socket_steps::services;
 use socket_steps::socket::Socket;
 use socket_steps::stats::{CloseReason, Event};
 use support::kit::Kit;
-use support::{BOUND, Client, has_ipv6, program, run, wait_until};
+use support::{BOUND, Client, NEVER, has_ipv6, program, run, wait_until};
 
 /// Tells each client its own address, as the server sees it.
 fn tell_address(mut socket: Socket) -> io::Result<()> {
@@ -146,7 +146,7 @@ fn an_ipv4_client_of_a_dual_stack_server_is_shown_with_its_ipv4_address() {
 
 #[test]
 fn stopping_twice_changes_nothing_and_a_message_that_has_begun_is_finished() {
-    let config = Config { drain: 2 * BOUND, ..Config::default() };
+    let config = Config { drain: NEVER, ..Config::default() };
     let kit = Kit::configured(config, services::lines("> ", 100));
     let mut client = kit.client();
     client.send("half a ");
@@ -168,8 +168,7 @@ fn stopping_twice_changes_nothing_and_a_message_that_has_begun_is_finished() {
 
 #[test]
 fn an_idle_client_does_not_hold_up_the_stop() {
-    // Reached by no test: what ends it must be the stop.
-    let config = Config { drain: 2 * BOUND, ..Config::default() };
+    let config = Config { drain: NEVER, ..Config::default() };
     let kit = Kit::configured(config, services::echo);
     let mut client = kit.client();
     client.send("x").expect("x");

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 pub mod kit;
+pub mod port;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,6 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// So patient that a test in which it is waited for fails.
+pub const NEVER: Duration = Duration::from_secs(2 * BOUND.as_secs());
 
 /// What the reply and lines services put in front.
 pub const PREFIX: &str = "서버 응답: ";
