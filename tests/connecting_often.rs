@@ -7,6 +7,7 @@ mod support;
 use std::io::{self, Write};
 
 use socket_steps::client::Client;
+use socket_steps::server::Config;
 use support::kit::Kit;
 use support::{descriptors, wait_until};
 
@@ -14,7 +15,7 @@ use support::{descriptors, wait_until};
 fn thousands_of_connects_in_a_row_are_as_many_hellos_and_no_descriptor_is_left_open() {
     let own = std::process::id();
     let before = descriptors(own);
-    let kit = Kit::serve(|mut socket| socket.write_all(b"hello"));
+    let kit = Kit::serve(Config::default(), |mut socket| socket.write_all(b"hello"));
     let client = Client::to(&kit.address().to_string());
     let hello = || assert_eq!(io::read_to_string(client.connect().unwrap()).unwrap(), "hello");
 

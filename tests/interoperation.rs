@@ -81,7 +81,7 @@ fn fifty_connects_of_nodes_in_a_row_are_fifty_answers() {
 
 #[test]
 fn node_can_end_early_and_still_gets_twenty_million_bytes() {
-    let kit = Kit::serve(|mut socket| {
+    let kit = Kit::serve(Config::default(), |mut socket| {
         io::copy(&mut socket, &mut io::sink())?; // To the client's end.
         socket.write_all(&vec![b'x'; 20_000_000])
     });
@@ -92,7 +92,7 @@ fn node_can_end_early_and_still_gets_twenty_million_bytes() {
 
 #[test]
 fn nodes_resets_leave_the_others_alone() {
-    let kit = Kit::serve(services::echo);
+    let kit = Kit::serve(Config::default(), services::echo);
     let mut other = kit.client();
     other.send("before").expect("before");
     let Some(resets) = node("resets.js", &[&kit.socket_addr().port().to_string(), "20"]) else { return };

@@ -42,7 +42,7 @@ fn write_until_full(socket: &Socket) -> io::Result<usize> {
 #[test]
 fn finish_delivers_everything_and_abort_throws_away_what_is_not_sent() {
     let (report, written) = channel();
-    let kit = Kit::serve(move |mut socket| {
+    let kit = Kit::serve(Config::default(), move |mut socket| {
         let mut verb = [0; 6];
         socket.read_exact(&mut verb)?;
         report.send(write_until_full(&socket)?).unwrap();
@@ -68,7 +68,7 @@ fn finish_delivers_everything_and_abort_throws_away_what_is_not_sent() {
 #[test]
 fn an_abort_is_a_linger_of_zero() {
     let (report, linger) = channel();
-    let kit = Kit::serve(move |socket| {
+    let kit = Kit::serve(Config::default(), move |socket| {
         let stream = Arc::clone(socket.connection().stream());
         socket.abort()?;
         report.send(SockRef::from(&*stream).linger()?).unwrap();
@@ -90,7 +90,7 @@ fn each_deadline_ends_the_connection_with_a_reason_of_its_own() {
     ];
     for (reason, timeouts) in cases {
         let lines = services::lines("", 100);
-        let kit = Kit::configured(Config { timeouts, ..Config::default() }, move |mut socket| match reason {
+        let kit = Kit::serve(Config { timeouts, ..Config::default() }, move |mut socket| match reason {
             CloseReason::Write => socket.write_all(&vec![b'x'; 100_000_000]),
             _ => lines(socket),
         });
@@ -115,7 +115,7 @@ fn each_deadline_ends_the_connection_with_a_reason_of_its_own() {
 fn a_deadline_that_has_passed_says_which_it_was() {
     let (report, errors) = channel();
     let timeouts = Timeouts { idle: Some(Duration::from_millis(20)), ..Timeouts::NONE };
-    let kit = Kit::configured(Config { timeouts, ..Config::default() }, move |mut socket| {
+    let kit = Kit::serve(Config { timeouts, ..Config::default() }, move |mut socket| {
         let error = socket.read(&mut [0]).unwrap_err();
         report.send((Deadline::of(&error), error.kind())).unwrap();
         Err(error)
@@ -128,12 +128,12 @@ fn a_deadline_that_has_passed_says_which_it_was() {
 #[test]
 fn a_byte_now_and_then_does_not_put_off_the_messages_deadline() {
     let timeouts = Timeouts { idle: None, message: Some(Duration::from_millis(300)), write: None };
-    let kit = Kit::configured(Config { timeouts, ..Config::default() }, services::lines("", usize::MAX));
+    let kit = Kit::serve(Config { timeouts, ..Config::default() }, services::lines("", usize::MAX));
     let mut client = kit.client();
     let mut sent = 0;
     while kit.ended(CloseReason::Message) == 0 {
         // The next byte as soon as the last was read: as little silence as there can be.
-        if kit.handle.snapshot().bytes_in == sent && client.0.write(b"x").is_ok() {
+        if kit.handle().snapshot().bytes_in == sent && client.0.write(b"x").is_ok() {
             sent += 1;
         }
         assert!(sent < 10_000_000, "it goes on for ever");
@@ -143,7 +143,7 @@ fn a_byte_now_and_then_does_not_put_off_the_messages_deadline() {
 
 #[test]
 fn a_reset_ends_one_connection_and_is_its_reason() {
-    let kit = Kit::serve(services::reply(PREFIX));
+    let kit = Kit::serve(Config::default(), services::reply(PREFIX));
     let mut other = kit.client();
     other.send("x").expect(format!("{PREFIX}x"));
     let mut between_messages = kit.client();
@@ -153,10 +153,10 @@ fn a_reset_ends_one_connection_and_is_its_reason() {
 
     let mut inside_a_character = kit.client();
     inside_a_character.send(&"안".as_bytes()[..2]);
-    wait_until("the server reads it", || (kit.handle.snapshot().bytes_in == 4).then_some(()));
+    wait_until("the server reads it", || (kit.handle().snapshot().bytes_in == 4).then_some(()));
     inside_a_character.reset();
-    wait_until("it ends", || (kit.handle.snapshot().now == 1).then_some(()));
-    assert_eq!(kit.ended(CloseReason::Reset), 2, "{:?}", kit.handle.snapshot().ended);
+    wait_until("it ends", || (kit.handle().snapshot().now == 1).then_some(()));
+    assert_eq!(kit.ended(CloseReason::Reset), 2, "{:?}", kit.handle().snapshot().ended);
     other.send("y").expect(format!("{PREFIX}y"));
 }
 
@@ -164,7 +164,7 @@ fn a_reset_ends_one_connection_and_is_its_reason() {
 fn data_then_the_reset_then_the_end_always() {
     const TIMES: usize = 100;
     let (report, seen) = channel();
-    let kit = Kit::serve(move |mut socket| {
+    let kit = Kit::serve(Config::default(), move |mut socket| {
         wait_for_reset(&socket);
         let mut buffer = [0; 100];
         let data = socket.read(&mut buffer).map(|count| buffer[..count].to_vec());
@@ -187,7 +187,7 @@ fn data_then_the_reset_then_the_end_always() {
 
 #[test]
 fn a_panic_in_a_handler_ends_one_connection_and_is_its_reason() {
-    let kit = Kit::serve(|mut socket| {
+    let kit = Kit::serve(Config::default(), |mut socket| {
         let mut word = [0; 5];
         loop {
             socket.read_exact(&mut word)?;
@@ -210,7 +210,7 @@ fn a_panic_in_a_handler_ends_one_connection_and_is_its_reason() {
 #[test]
 fn writing_after_the_end_is_a_broken_pipe_once() {
     let (report, errors) = channel();
-    let kit = Kit::serve(move |mut socket| {
+    let kit = Kit::serve(Config::default(), move |mut socket| {
         socket.write_all(b"the end")?;
         socket.end()?;
         let error = socket.write_all(b"and one thing more").unwrap_err();

@@ -27,7 +27,7 @@ fn tell_address(mut socket: Socket) -> io::Result<()> {
 
 #[test]
 fn a_handler_is_called_with_each_client() {
-    let kit = Kit::serve(tell_address);
+    let kit = Kit::serve(Config::default(), tell_address);
     for _ in 0..3 {
         let mut client = kit.client();
         assert_eq!(client.rest_as_text(), client.0.local_addr().unwrap().to_string());
@@ -49,7 +49,7 @@ fn clients_can_connect_as_soon_as_bind_has_returned() {
 
 #[test]
 fn a_used_port_is_named_and_can_be_tried_again_and_its_first_server_is_unaffected() {
-    let kit = Kit::serve(services::echo);
+    let kit = Kit::serve(Config::default(), services::echo);
     let used = kit.address().to_string();
     // All of 127.0.0.0/8 is this machine, and nobody else has this one.
     let free = used.replace("127.0.0.1", "127.0.0.9");
@@ -67,8 +67,8 @@ fn a_used_port_is_named_and_can_be_tried_again_and_its_first_server_is_unaffecte
 
 #[test]
 fn port_zero_becomes_a_real_port_that_is_still_known_at_the_end() {
-    let kit = Kit::serve(services::echo);
-    let handle = kit.handle.clone();
+    let kit = Kit::serve(Config::default(), services::echo);
+    let handle = kit.handle().clone();
     let address = kit.socket_addr();
     assert_ne!(address.port(), 0);
     kit.client().send("x").expect("x");
@@ -147,13 +147,13 @@ fn an_ipv4_client_of_a_dual_stack_server_is_shown_with_its_ipv4_address() {
 #[test]
 fn stopping_twice_changes_nothing_and_a_message_that_has_begun_is_finished() {
     let config = Config { drain: NEVER, ..Config::default() };
-    let kit = Kit::configured(config, services::lines("> ", 100));
+    let kit = Kit::serve(config, services::lines("> ", 100));
     let mut client = kit.client();
     client.send("half a ");
-    wait_until("the first half is read", || (kit.handle.snapshot().bytes_in == 7).then_some(()));
+    wait_until("the first half is read", || (kit.handle().snapshot().bytes_in == 7).then_some(()));
 
-    let again = kit.handle.clone();
-    kit.handle.stop();
+    let again = kit.handle().clone();
+    kit.handle().stop();
     again.stop();
     let newcomer = || TcpStream::connect(kit.socket_addr());
     wait_until("nobody can connect any more", || newcomer().is_err().then_some(()));
@@ -169,10 +169,10 @@ fn stopping_twice_changes_nothing_and_a_message_that_has_begun_is_finished() {
 #[test]
 fn an_idle_client_does_not_hold_up_the_stop() {
     let config = Config { drain: NEVER, ..Config::default() };
-    let kit = Kit::configured(config, services::echo);
+    let kit = Kit::serve(config, services::echo);
     let mut client = kit.client();
     client.send("x").expect("x");
-    let handle = kit.handle.clone();
+    let handle = kit.handle().clone();
     assert!(kit.stop().is_clean());
     assert!(client.rest().is_empty());
     assert_eq!(handle.snapshot().ended, BTreeMap::from([(CloseReason::Stopped, 1)]));
@@ -184,7 +184,7 @@ fn a_client_that_nobody_has_accepted_at_the_stop_is_told() {
     let Addr::Tcp(address) = server.local_addrs()[0] else { panic!("not TCP") };
     let mut waiting = [(); 3].map(|()| Client::connect(address));
     server.handle().stop();
-    let summary = Kit::on(server, services::echo).wait();
+    let summary = Kit::on(server, services::echo).stop();
     assert_eq!((summary.accepted, summary.refused), (3, 3));
     for client in &mut waiting {
         let text = client.rest_as_text();
@@ -194,13 +194,13 @@ fn a_client_that_nobody_has_accepted_at_the_stop_is_told() {
 
 #[test]
 fn a_snapshot_has_the_number_the_list_the_peak_the_totals_and_the_reasons() {
-    let kit = Kit::serve(services::echo);
+    let kit = Kit::serve(Config::default(), services::echo);
     let [mut stays, mut ends, resets] = ["one", "three", "eleven"].map(|word| {
         let mut client = kit.client();
         client.send(word).expect(word);
         client
     });
-    let all = kit.handle.snapshot();
+    let all = kit.handle().snapshot();
     assert_eq!((all.now, all.peak, all.accepted, all.served), (3, 3, 3, 3));
     assert_eq!((all.bytes_in, all.bytes_out), (14, 14));
     let listed: Vec<_> = all.connections.iter().map(|one| (one.id, one.peer.clone(), one.bytes_in)).collect();
@@ -211,7 +211,7 @@ fn a_snapshot_has_the_number_the_list_the_peak_the_totals_and_the_reasons() {
     resets.reset();
     kit.wait_for_end(CloseReason::Finished, 1);
     kit.wait_for_end(CloseReason::Reset, 1);
-    let rest = kit.handle.snapshot();
+    let rest = kit.handle().snapshot();
     assert_eq!((rest.now, rest.peak, rest.served, rest.connections[0].id), (1, 3, 3, 1));
     assert_eq!((rest.bytes_in, rest.bytes_out), (14, 14));
     stays.send("x").expect("x");

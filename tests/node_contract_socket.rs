@@ -19,7 +19,7 @@ use support::{BOUND, PREFIX, Server, wait_until};
 
 /// Waits until the server has read so many bytes of its only connection.
 fn wait_for_bytes(kit: &Kit, count: usize) {
-    wait_until("the server reads", || (kit.handle.snapshot().bytes_in == count as u64).then_some(()));
+    wait_until("the server reads", || (kit.handle().snapshot().bytes_in == count as u64).then_some(()));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn three_writes_may_be_one_piece_and_are_three_lines_all_the_same() {
     let (open_gate, gate) = channel();
     let gate = Mutex::new(gate);
     let lines = services::lines("> ", 100);
-    let kit = Kit::serve(move |socket| {
+    let kit = Kit::serve(Config::default(), move |socket| {
         gate.lock().unwrap().recv().unwrap();
         let merged = socket.connection().stream().bytes_waiting()?;
         assert_eq!(merged, 14, "they did not merge");
@@ -41,7 +41,7 @@ fn three_writes_may_be_one_piece_and_are_three_lines_all_the_same() {
 
 #[test]
 fn a_line_that_comes_byte_by_byte_is_one_line_all_the_same() {
-    let kit = Kit::serve(services::lines("> ", 100));
+    let kit = Kit::serve(Config::default(), services::lines("> ", 100));
     let mut client = kit.client();
     let line = "안녕\n";
     for (index, byte) in line.bytes().enumerate() {
@@ -53,7 +53,7 @@ fn a_line_that_comes_byte_by_byte_is_one_line_all_the_same() {
 
 #[test]
 fn half_a_character_is_answered_when_its_other_half_has_come() {
-    let kit = Kit::serve(services::reply(PREFIX));
+    let kit = Kit::serve(Config::default(), services::reply(PREFIX));
     let mut client = kit.client();
     let greeting = "안녕하세요";
     let (first, second) = greeting.as_bytes().split_at(4);
@@ -70,7 +70,7 @@ fn a_character_that_the_end_has_cut_off_and_bytes_that_are_none_are_told_apart()
     assert_eq!((error_len(cut_off), incomplete_character(cut_off)), (None, 2));
     assert_eq!((error_len(invalid), incomplete_character(invalid)), (Some(1), 1));
 
-    let kit = Kit::serve(services::reply("> "));
+    let kit = Kit::serve(Config::default(), services::reply("> "));
     // What can never become a character is answered at once, what still may is waited for; and at the end
     // every byte has gone back unchanged.
     let mut client = kit.client();
@@ -83,7 +83,7 @@ fn a_character_that_the_end_has_cut_off_and_bytes_that_are_none_are_told_apart()
 
 #[test]
 fn a_late_reply_arrives_though_the_client_has_ended_its_half() {
-    let kit = Kit::serve(|mut socket| {
+    let kit = Kit::serve(Config::default(), |mut socket| {
         let question = io::read_to_string(&mut socket)?;
         socket.write_all(question.repeat(500_000).as_bytes())
     });
@@ -96,7 +96,7 @@ fn a_late_reply_arrives_though_the_client_has_ended_its_half() {
 #[test]
 fn either_side_can_end_its_half_first_and_go_on_in_the_other_direction() {
     let (report, heard) = channel();
-    let kit = Kit::serve(move |mut socket| {
+    let kit = Kit::serve(Config::default(), move |mut socket| {
         socket.write_all(b"all that I say")?;
         socket.end()?;
         report.send(io::read_to_string(&mut socket)?).unwrap();
@@ -113,7 +113,7 @@ fn a_reply_arrives_whole_though_the_clients_input_was_not_read() {
     let (report, unread) = channel();
     let (open_gate, gate) = channel();
     let gate = Mutex::new(gate);
-    let kit = Kit::serve(move |mut socket| {
+    let kit = Kit::serve(Config::default(), move |mut socket| {
         gate.lock().unwrap().recv().unwrap();
         socket.write_all(&[b'x'; 100_000])?;
         report.send(socket.connection().stream().bytes_waiting()?).unwrap();
@@ -157,13 +157,13 @@ fn a_client_that_does_not_read_costs_the_server_no_memory() {
 
 #[test]
 fn bytes_are_counted_for_each_connection_and_in_total() {
-    let kit = Kit::serve(services::lines("> ", 100));
+    let kit = Kit::serve(Config::default(), services::lines("> ", 100));
     let mut first = kit.client();
     first.send("four\n").expect("> four\n").end();
     assert!(first.rest().is_empty());
     let mut second = kit.client();
     second.send("안녕\n").expect("> 안녕\n");
-    let now = kit.handle.snapshot();
+    let now = kit.handle().snapshot();
     let open: Vec<_> = now.connections.iter().map(|one| (one.id, one.bytes_in, one.bytes_out)).collect();
     assert_eq!(open, [(2, 7, 9)]);
     assert_eq!((now.bytes_in, now.bytes_out), (5 + 7, 7 + 9));
@@ -175,7 +175,7 @@ fn bytes_are_counted_for_each_connection_and_in_total() {
 fn no_delay_and_keep_alive_are_set_as_configured() {
     let options_of = |config: Config| {
         let (report, options) = channel();
-        let kit = Kit::configured(config, move |socket| {
+        let kit = Kit::serve(config, move |socket| {
             let socket = SockRef::from(&**socket.connection().stream());
             let idle = socket.keepalive()?.then(|| socket.tcp_keepalive_time()).transpose()?;
             report.send((socket.tcp_nodelay()?, idle)).unwrap();
