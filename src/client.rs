@@ -142,9 +142,9 @@ impl Client {
         loop {
             let now = began.elapsed();
             if now >= self.within {
-                let why = format!("no answer within {:?}", self.within);
-                let late = racing.into_iter().map(|(_, address)| address).chain(waiting);
-                failures.extend(late.map(|address| (address, io::Error::new(io::ErrorKind::TimedOut, why.clone()))));
+                let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.within));
+                let unanswered = racing.into_iter().map(|(_, address)| address).chain(waiting);
+                failures.extend(unanswered.map(|address| (address, late())));
                 return Err(self.all_failed(&failures));
             }
             if now >= next_start
