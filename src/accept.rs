@@ -126,6 +126,11 @@ where
     }
 
     fn accept_batch(&mut self, listener: &Listener) -> io::Result<()> {
+        // Another thread may have taken it while it was given up. A new one comes before the next client, or
+        // the next time there would be nothing to tell anyone with.
+        if self.spare.is_none() {
+            self.spare = a_descriptor();
+        }
         for _ in 0..BATCH {
             // With `wait`, a place comes before accept; with `refuse`, whoever is there has to be told.
             let permit = self.pool.places().take();
