@@ -16,16 +16,8 @@ use support::{BOUND, Client, PREFIX, Server};
 const IDLE: Duration = Duration::from_millis(1500);
 const MESSAGE: Duration = Duration::from_millis(1000);
 const WRITE: Duration = Duration::from_millis(1250);
-const DEADLINES: [&str; 8] = [
-    "--service",
-    "lines",
-    "--idle-timeout",
-    "1500ms",
-    "--message-timeout",
-    "1000ms",
-    "--write-timeout",
-    "1250ms",
-];
+const DEADLINES: [&str; 8] =
+    ["--service", "lines", "--idle-timeout", "1500ms", "--message-timeout", "1000ms", "--write-timeout", "1250ms"];
 
 /// What a deadline may be late by on a machine that is very busy. One that does not hold is late for ever.
 const LATE: Duration = Duration::from_secs(20);
