@@ -175,6 +175,7 @@ impl Listener {
                 io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine",
                 io::ErrorKind::PermissionDenied => "; choose a port from 1024 up, or a folder that you may write to",
                 io::ErrorKind::NotFound => "; the folder does not exist",
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => "; choose another path",
                 _ => "",
             };
             io::Error::new(error.kind(), format!("cannot listen on {address}: {}{remedy}", plain(&error)))
