@@ -230,3 +230,47 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::env;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::Instant;
+
+    const PANIC: &str = "PANIC_WITH_A_FULL_STANDARD_ERROR";
+    const SURVIVED: i32 = 77;
+
+    /// Runs itself a second time, with a standard error that nobody reads: there, a thread panics.
+    #[test]
+    fn a_panic_does_not_wait_for_standard_error() {
+        if env::var_os(PANIC).is_some() {
+            start_output().unwrap();
+            thread::spawn(|| panic!("on purpose")).join().unwrap_err();
+            std::process::exit(SURVIVED);
+        }
+        let (_reader, mut errors) = io::pipe().unwrap();
+        // The flag belongs to the pipe's end, and is not to be inherited.
+        rustix::io::ioctl_fionbio(&errors, true).unwrap();
+        while errors.write(b".").is_ok() {}
+        rustix::io::ioctl_fionbio(&errors, false).unwrap();
+
+        let name = "tests::a_panic_does_not_wait_for_standard_error";
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args(["--exact", name, "--nocapture"]).env(PANIC, "1").stdout(Stdio::null()).stderr(errors);
+        let (mut child, began) = (again.spawn().unwrap(), Instant::now());
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if began.elapsed() > Duration::from_secs(30) => break None,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        let status = status.expect("it waits for a reader");
+        assert_eq!(status.code(), Some(SURVIVED), "{status}");
+    }
+}
