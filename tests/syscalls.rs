@@ -6,6 +6,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use support::{Server, has_program, program, wait_until};
 
@@ -72,4 +74,25 @@ fn an_echoed_message_is_one_receive_and_one_send() {
     assert!((799..=801).contains(&receives), "{receives} receives for 800 messages");
     // A time-out may be set again once in a while; whatever is done for each message would be 800 of them.
     assert!(counts.values().sum::<usize>() < 20, "{counts:?}");
+}
+
+#[test]
+fn an_accept_that_never_succeeds_is_not_tried_without_pause() {
+    if !can_trace() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-e", "trace=accept4", "-e", "inject=accept4:error=EPERM", "-o"]).arg(&file);
+    command.arg(program().get_program()).args(["--listen", "127.0.0.1:0"]).env_remove("RUST_LOG");
+    let server = Server::from_command(&mut command);
+    // As with a firewall that forbids it: the client stays in the backlog, and the listener readable.
+    let _client = server.client();
+    server.wait_for_log("a client was lost before accept");
+    // What is measured is time; there is nothing else to wait for.
+    thread::sleep(Duration::from_millis(1500));
+    let tries = fs::read_to_string(&file).unwrap().matches("EPERM").count();
+    assert!((16..1000).contains(&tries), "{tries} tries in 1.5 s");
+    assert!(server.stop().status.success());
 }
