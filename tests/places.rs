@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use support::{BOUND, Client, PREFIX, Server, wait_until};
 
@@ -37,6 +38,11 @@ fn send_hello(clients: &mut [Client]) {
     }
 }
 
+fn is_standing_still(server: &Server) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    status.contains("State:\tT")
+}
+
 /// How many connections the kernel holds for a listener until it accepts them: what `/proc/net/tcp` calls
 /// the receive queue of a socket that listens.
 fn backlog(address: SocketAddr) -> usize {
@@ -50,9 +56,13 @@ fn backlog(address: SocketAddr) -> usize {
 #[test]
 fn of_200_clients_8_are_served_and_192_are_told_and_the_8_notice_nothing() {
     let server = Server::start(&["--service", "lines", "--max-connections", "8"]);
+    // While the server stands still, all of them connect and send: those who are refused then have input that
+    // nobody reads, and a server that closes on it would reset them.
+    server.signal(Signal::STOP);
+    wait_until("the server stands still", || is_standing_still(&server).then_some(()));
     let mut clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
-    // Sent before anyone looks: the refused have input that nobody reads, and must be told all the same.
     send_hello(&mut clients);
+    server.signal(Signal::CONT);
     clients.retain_mut(|client| is_served(client, "hello\n"));
     assert_eq!(clients.len(), 8);
     for client in &mut clients {
