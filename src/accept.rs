@@ -14,7 +14,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::backoff::Backoff;
 use crate::farewell::timespec;
-use crate::listener::{Addr, Listener, Stream};
+use crate::listener::{Addr, BACKLOG, Listener, Stream};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
 use crate::server::{Shared, WhenFull};
@@ -245,7 +245,9 @@ where
     /// them.
     pub(crate) fn turn_away_the_backlog(&mut self) {
         for listener in self.listeners {
-            loop {
+            // As many as can have been there when this began. Others may come as fast as they are told, and
+            // would keep the server from ever ending.
+            for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         self.turn_away(stream, peer, "stopping: the server is going down, try again later");

@@ -17,7 +17,7 @@ use crate::socket_file::SocketFile;
 /// The standard library asks for 128. When the accept thread stalls for 200 ms while 1,000 clients
 /// connect, 871 of them then wait over a second, for their SYN is dropped and sent again; with 4096, none.
 /// The kernel lowers it to `net.core.somaxconn`, 4096 on today's Linux.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// The address of one end of a connection: what the kernel knows, not what a person typed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
