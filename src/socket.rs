@@ -128,6 +128,8 @@ enum Seen {
     Cut = 4,
     /// It is to end with a reset.
     Abort = 8,
+    /// A read or a write has failed for good.
+    Failed = 16,
 }
 
 const IDLE: u8 = 0;
@@ -223,6 +225,16 @@ impl Connection {
     /// Whether the server is stopping.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The kernel reports an error once, to whoever reads or writes next, and a clean end after that. A writer
+    /// that was told of a reset must not leave the reader to think that the client has ended.
+    fn fail(&self, error: io::Error) -> io::Error {
+        // A broken pipe says nothing about the input: our own half has ended, or the error is known already.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            self.note(Seen::Failed);
+        }
+        error
     }
 
     fn note(&self, what: Seen) {
@@ -422,7 +434,7 @@ impl Socket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_write = REARM,
-                Err(error) => return Err(error),
+                Err(error) => return Err(connection.fail(error)),
             }
             elapsed = began.elapsed();
         }
@@ -465,13 +477,14 @@ impl Read for Socket {
                         return Ok(0);
                     }
                 }
+                Ok(0) if connection.has_seen(Seen::Failed) => return Err(io::ErrorKind::ConnectionReset.into()),
                 Ok(count) => {
                     self.has_read(count);
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_read = REARM,
-                Err(error) => return Err(error),
+                Err(error) => return Err(connection.fail(error)),
             }
         }
     }
