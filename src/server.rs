@@ -302,8 +302,9 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
             _ => self.farewell.leave_to_it(Arc::clone(stream)),
         }
         // Dropping the last reference closes the descriptor. A handler that has put its socket aside has
-        // another one; the connection ends all the same.
-        if Arc::strong_count(&connection) > 1 {
+        // another one; the connection ends all the same. (Whoever looks at the connection at this moment, for a
+        // snapshot, has one too, but soon lets go of it.)
+        if !connection.is_released() {
             connection.cut();
         }
     }

@@ -130,6 +130,8 @@ enum Seen {
     Abort = 8,
     /// A read or a write has failed for good.
     Failed = 16,
+    /// The handler has let go of its socket.
+    Released = 32,
 }
 
 const IDLE: u8 = 0;
@@ -202,6 +204,11 @@ impl Connection {
     /// Whether [`Socket::abort`] was called.
     pub fn was_aborted(&self) -> bool {
         self.has_seen(Seen::Abort)
+    }
+
+    /// Whether its [`Socket`] is no more.
+    pub(crate) fn is_released(&self) -> bool {
+        self.has_seen(Seen::Released)
     }
 
     /// Wakes the thread that waits for this connection's next message, and only that one: a message that
@@ -453,10 +460,8 @@ impl Read for Socket {
         let connection = Arc::clone(&self.connection);
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         let began = Instant::now();
-        if may_stop {
-            // First the mark, then the look at the flag: see `wake_if_idle`.
-            connection.state.store(IDLE, Ordering::SeqCst);
-        }
+        // First the mark, then the look at the flag: see `wake_if_idle`.
+        connection.state.store(if may_stop { IDLE } else { ACTIVE }, Ordering::SeqCst);
         loop {
             if connection.is_stopping() {
                 if may_stop {
@@ -512,6 +517,15 @@ impl Write for Socket {
     /// Nothing to do: nothing is held back.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Socket {
+    /// The handler has done with the connection: a stop need not wake anyone in it, and may not shut what is
+    /// still being closed politely.
+    fn drop(&mut self) {
+        self.connection.state.store(ACTIVE, Ordering::SeqCst);
+        self.connection.note(Seen::Released);
     }
 }
 
