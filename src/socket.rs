@@ -206,6 +206,11 @@ impl Connection {
         self.has_seen(Seen::Abort)
     }
 
+    /// Whether [`wake_if_idle`](Connection::wake_if_idle) has shut the reading end.
+    pub(crate) fn was_woken(&self) -> bool {
+        self.has_seen(Seen::ReadShut)
+    }
+
     /// Whether its [`Socket`] is no more.
     pub(crate) fn is_released(&self) -> bool {
         self.has_seen(Seen::Released)
@@ -360,7 +365,8 @@ impl Socket {
     /// # Errors
     /// When the connection was reset: then what was written last may not have arrived.
     pub fn finish(self) -> io::Result<()> {
-        farewell::say_goodbye(&self.connection.stream)
+        let stream = &self.connection.stream;
+        if self.connection.was_woken() { farewell::say_goodbye_unheard(stream) } else { farewell::say_goodbye(stream) }
     }
 
     /// Ends with a reset: what the kernel has not sent yet is thrown away, and the other side sees an error.
