@@ -381,6 +381,20 @@ impl Stream {
         }
     }
 
+    /// From now on a `poll` finds room for more output only when the kernel has sent everything that was
+    /// written (`TCP_NOTSENT_LOWAT`); until now, when its buffer had some room again. On a path nothing is
+    /// ever unsent.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub(crate) fn report_room_when_all_is_sent(&self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(1),
+            _ => Ok(()),
+        }
+    }
+
     /// How many bytes have arrived and can be read without waiting (`FIONREAD`).
     ///
     /// # Errors
