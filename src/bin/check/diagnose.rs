@@ -11,8 +11,7 @@ pub(crate) fn what_differs(sent: &[u8], received: &[u8], manner: &Manner) -> Opt
     }
     if find(received, replacement).is_some() && find(sent, replacement).is_none() {
         return said(
-            "� is what a program puts where bytes were not text (U+FFFD). Your server turns bytes into text before \
-             they are complete, or bytes that never were text. Pass bytes on as bytes.",
+            "� (U+FFFD) is what a program puts in the place of bytes that are no text; the bytes themselves are lost.",
         );
     }
     let line = sent.strip_suffix(b"\n").unwrap_or(sent);

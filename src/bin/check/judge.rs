@@ -46,6 +46,7 @@ pub(crate) struct Judge {
     address: Option<Address>,
     /// Why the server could not be started again.
     lost: Option<String>,
+    told_lost: bool,
     seed: u64,
     limit: Option<usize>,
     deadline: Option<Duration>,
@@ -67,6 +68,7 @@ impl Judge {
             server: None,
             address: None,
             lost: None,
+            told_lost: false,
             seed,
             limit,
             deadline,
@@ -106,7 +108,9 @@ impl Judge {
         let began = Instant::now();
         let looks_first = stages.iter().any(|stage| stage.needs.contains(&Need::Answers));
         let greeting = stages::all().find(|stage| stage.name == "greeting");
-        if let Some(greeting) = greeting.filter(|greeting| looks_first && !stages.iter().any(|one| one.name == greeting.name)) {
+        if let Some(greeting) =
+            greeting.filter(|greeting| looks_first && !stages.iter().any(|one| one.name == greeting.name))
+        {
             // How it answers has to be known all the same; told only when that fails.
             let judged = self.judge(greeting);
             if matches!(judged.outcome, Outcome::Failed { .. }) && self.manner.is_none() {
@@ -127,8 +131,13 @@ impl Judge {
     fn judge(&mut self, stage: &'static Stage) -> Judged {
         let began = Instant::now();
         if let Some(why) = &self.lost {
-            let why = format!("the server could not be started again: {why}");
-            return Judged { stage, outcome: Outcome::Skipped { why }, took: Duration::ZERO };
+            let outcome = if self.told_lost {
+                Outcome::Skipped { why: "the server could not be started again".to_owned() }
+            } else {
+                self.told_lost = true;
+                not_started_again(why)
+            };
+            return Judged { stage, outcome, took: Duration::ZERO };
         }
         // A server that died between two stages did so because of the one before, and that has been told.
         if self.server.as_mut().is_some_and(Spawned::has_ended)
@@ -137,8 +146,13 @@ impl Judge {
             return Judged { stage, outcome, took: began.elapsed() };
         }
         let mut outcome = Outcome::Skipped { why: "this machine is too busy to judge it".to_owned() };
-        for _ in 0..TRIES {
-            match self.attempt(stage) {
+        for number in 1..=TRIES {
+            let tried = Instant::now();
+            let attempt = self.attempt(stage);
+            // A client that this machine kept from speaking for a while is silent in the server's eyes.
+            let is_slow = self.deadline.is_some_and(|deadline| tried.elapsed() > deadline * 3 / 4);
+            let attempt = attempt.filter(|outcome| number == TRIES || !(is_slow && may_be_our_silence(stage, outcome)));
+            match attempt {
                 Some(settled) => {
                     outcome = settled;
                     break;
@@ -149,6 +163,9 @@ impl Judge {
                     }
                 }
             }
+        }
+        if matches!(outcome, Outcome::Passed { .. }) && !stage.uses_up_the_server && stage.name != "writes-first" {
+            outcome = self.still_alive(stage, outcome);
         }
         let took = began.elapsed();
         let is_used_up = stage.uses_up_the_server && !matches!(outcome, Outcome::Skipped { .. });
@@ -194,24 +211,26 @@ impl Judge {
             Err(Stop::Busy) => None,
             Err(Stop::Failed(trouble)) => {
                 let mut trouble = *trouble;
-                let mut cause = match &trouble.seen {
-                    Some(seen) => seen.clone(),
-                    None => stage.hint(trouble.symptom).to_owned(),
-                };
+                let mut cause = stage.cause(&trouble);
                 // The end of a process takes a moment to be seen.
                 let died = !stage.uses_up_the_server
                     && self.server.as_mut().is_some_and(|server| server.ends_within(Duration::from_millis(100)));
                 if let Some(how) = self.server.as_mut().filter(|_| died).and_then(Spawned::how_it_ended) {
                     story.step(format!("the server's process ended: {how}"));
-                    cause = match stage.hint(Symptom::Died) {
-                        "" => cause,
-                        hint => hint.to_owned(),
-                    };
+                    cause = stage.hint(Symptom::Died).to_owned();
                     trouble.symptom = Symptom::Died;
                 }
                 Some(Outcome::Failed { trouble, cause, steps: story.steps() })
             }
         }
+    }
+
+    /// A server that answered and then died has not passed.
+    fn still_alive(&mut self, stage: &'static Stage, outcome: Outcome) -> Outcome {
+        let Some(how) = self.server.as_mut().and_then(Spawned::how_it_ended) else { return outcome };
+        let trouble = Trouble::new(Symptom::Died, "a server that goes on", "the end of its process");
+        let steps = vec!["everything was answered".to_owned(), format!("the server's process ended: {how}")];
+        Outcome::Failed { trouble, cause: stage.hint(Symptom::Died).to_owned(), steps }
     }
 
     /// Ends a server of ours, so that the next stage starts another.
@@ -229,7 +248,28 @@ impl Judge {
         self.server_is_stale();
         match &self.lost {
             None => Ok(()),
-            Some(why) => Err(Outcome::Skipped { why: format!("the server could not be started again: {why}") }),
+            Some(why) => {
+                self.told_lost = true;
+                Err(not_started_again(why))
+            }
         }
     }
+}
+
+fn not_started_again(why: &str) -> Outcome {
+    let cause = if why.to_lowercase().contains("address already in use") || why.contains("EADDRINUSE") {
+        "The port is kept for a minute for connections that have just ended. Set SO_REUSEADDR before bind: then the \
+         server can be started again at once."
+    } else {
+        "The server could be started once, and not a second time: does it leave something behind?"
+    };
+    let trouble = Trouble::new(Symptom::Died, "a server that can be started again", why);
+    let steps = vec!["ended the server, and started it again for this stage".to_owned()];
+    Outcome::Failed { trouble, cause: cause.to_owned(), steps }
+}
+
+/// Whether a deadline of the server may have ended a connection that was to stay.
+fn may_be_our_silence(stage: &Stage, outcome: &Outcome) -> bool {
+    let Outcome::Failed { trouble, .. } = outcome else { return false };
+    !stage.needs.contains(&Need::Deadline) && matches!(trouble.symptom, Symptom::Ended | Symptom::Reset)
 }

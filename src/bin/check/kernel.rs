@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::target::Address;
 
 /// Whether this machine has what the questions below need.
@@ -18,7 +20,6 @@ struct Row {
     local_port: u16,
     remote_port: u16,
     listens: bool,
-    waiting_to_be_sent: u64,
     waiting_to_be_read: u64,
     inode: u64,
 }
@@ -31,24 +32,41 @@ fn rows() -> Vec<Row> {
 fn row(line: &str) -> Option<Row> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let port = |field: &str| u16::from_str_radix(field.rsplit_once(':')?.1, 16).ok();
-    let (sending, reading) = fields.get(4)?.split_once(':')?;
+    let (_, reading) = fields.get(4)?.split_once(':')?;
     Some(Row {
         local_port: port(fields.get(1)?)?,
         remote_port: port(fields.get(2)?)?,
         listens: *fields.get(3)? == "0A",
-        waiting_to_be_sent: u64::from_str_radix(sending, 16).ok()?,
         waiting_to_be_read: u64::from_str_radix(reading, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
     })
 }
 
-/// Whether the program at the other end has read everything that was sent to it: only then is the next write
-/// a piece of its own. `None` when the other end is not on this machine.
-pub(crate) fn has_read_everything(our_port: u16, their_port: u16) -> Option<bool> {
-    let rows = rows();
-    let ours = rows.iter().find(|row| (row.local_port, row.remote_port) == (our_port, their_port))?;
-    let theirs = rows.iter().find(|row| (row.local_port, row.remote_port) == (their_port, our_port))?;
-    Some(ours.waiting_to_be_sent == 0 && theirs.waiting_to_be_read == 0)
+/// How many bytes have come to the other end, and were not read there yet. `None` when the other end is not on
+/// this machine.
+///
+/// What we have sent and they have not acknowledged says nothing: acknowledging may be put off for 200 ms.
+pub(crate) fn unread_at_the_other_end(our_port: u16, their_port: u16) -> Option<u64> {
+    let ours = format!(":{our_port:04X} ");
+    let theirs = format!(":{their_port:04X} ");
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|path| {
+        let table = fs::read_to_string(path).ok()?;
+        // The machine may have thousands of connections: only the row that could be it is looked at closely.
+        let mut candidates = table.lines().filter(|line| line.contains(&ours) && line.contains(&theirs));
+        let row = candidates
+            .find_map(|line| row(line).filter(|row| (row.local_port, row.remote_port) == (their_port, our_port)))?;
+        Some(row.waiting_to_be_read)
+    })
+}
+
+/// Makes sure that this program may have so many connections open; the system's own limit holds.
+pub(crate) fn allow_descriptors(connections: usize) -> bool {
+    let wanted = connections as u64 + 100;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return true;
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok()
 }
 
 /// A process and everything that it started, directly or not.
@@ -68,9 +86,13 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The fields of `/proc/PID/stat` behind the program's name, which may contain anything.
+/// The fields of `/proc/PID/stat`.
 fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields_of_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Those behind the program's name, which may contain anything.
+fn fields_of_stat(stat: &str) -> Option<Vec<String>> {
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
@@ -81,6 +103,13 @@ fn parent(pid: u32) -> Option<u32> {
 /// Whether a process has ended and only waits for its parent to notice.
 pub(crate) fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|fields| fields[0] == "Z" || fields[0] == "X")
+}
+
+/// Whether every thread of a process has come to a stop (SIGSTOP): until then it may still read.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| fields_of_stat(&stat)).all(|fields| matches!(fields[0].as_str(), "T" | "t" | "Z" | "X"))
 }
 
 /// Those of these processes that listen on the address: a shell around the server does not.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::manner::Manner;
+use crate::manner::{Manner, find};
 use crate::matcher::Matcher;
 use crate::show::{self, Difference, brief, difference, group};
 use crate::target::{Address, Stream};
@@ -45,6 +45,11 @@ impl Story {
 
     pub(crate) fn step(&self, what: impl Into<String>) {
         self.steps.borrow_mut().push(what.into());
+    }
+
+    /// Takes back what was told of an attempt that is no part of the story.
+    pub(crate) fn forget_after(&self, count: usize) {
+        self.steps.borrow_mut().truncate(count);
     }
 
     pub(crate) fn steps(&self) -> Vec<String> {
@@ -207,22 +212,34 @@ impl Client {
 
     /// Waits until the server has read what was sent, so that what comes next is a piece of its own.
     pub(crate) fn let_it_read(&mut self) {
-        let began = Instant::now();
-        let Some((ours, theirs)) = self.stream().ports() else {
+        // What is sent on this machine arrives at once, but not in the very moment: looked at twice.
+        let mut looks = 0;
+        let seen = self.watch_the_other_end(|unread| {
+            looks = if unread == 0 { looks + 1 } else { 0 };
+            looks == 2
+        });
+        if !seen {
             thread::sleep(BETWEEN_PIECES);
-            return;
-        };
-        loop {
-            match kernel::has_read_everything(ours, theirs) {
-                Some(true) => return,
-                None => {
-                    thread::sleep(BETWEEN_PIECES);
-                    return;
-                }
-                Some(false) if self.story.left(began, UNTIL_READ).is_zero() => return,
-                Some(false) => thread::sleep(Duration::from_millis(1)),
-            }
         }
+    }
+
+    /// Waits until what was sent is at the other end, where nobody reads it.
+    pub(crate) fn wait_until_it_arrived(&mut self, count: usize) {
+        self.watch_the_other_end(|unread| unread as usize >= count);
+    }
+
+    /// Looks how much is unread at the other end, until that is enough, or it takes too long. `false` when it
+    /// cannot be seen.
+    fn watch_the_other_end(&mut self, mut is_enough: impl FnMut(u64) -> bool) -> bool {
+        let began = Instant::now();
+        let Some((ours, theirs)) = self.stream().ports() else { return false };
+        while let Some(unread) = kernel::unread_at_the_other_end(ours, theirs) {
+            if is_enough(unread) || self.story.left(began, UNTIL_READ).is_zero() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        false
     }
 
     /// Sends pieces, each after the one before was read; says so in one step.
@@ -243,6 +260,14 @@ impl Client {
     /// Sends a line and reads its answer.
     pub(crate) fn say(&mut self, line: &[u8]) -> Result<(), Trouble> {
         self.exchange(line, Kind::Text, Pace::Fast).map(drop)
+    }
+
+    /// The same, told only by the caller.
+    pub(crate) fn say_quietly(&mut self, line: &[u8]) -> Result<(), Trouble> {
+        let told = self.story.steps().len();
+        let result = self.say(line);
+        self.story.forget_after(told);
+        result
     }
 
     /// Reads until everything in `sent` has come back.
@@ -398,9 +423,23 @@ impl Client {
         let _ = self.stream().shutdown();
     }
 
+    /// Ends our half without a word.
+    pub(crate) fn end_quietly(&self) {
+        let _ = self.stream().shutdown();
+    }
+
+    /// No more politeness is due.
+    pub(crate) fn is_over(&mut self) {
+        self.over = true;
+    }
+
     /// Reads to the end, where nothing more may come.
     pub(crate) fn expect_end(&mut self) -> Result<(), Trouble> {
-        let (came, ending) = self.listen(self.story.patience(), 4096);
+        self.expect_end_within(self.story.patience())
+    }
+
+    pub(crate) fn expect_end_within(&mut self, patience: Duration) -> Result<(), Trouble> {
+        let (came, ending) = self.listen(patience, 4096);
         let mut matcher = Matcher::new(&[], &self.manner);
         if !matcher.take(&came) {
             self.step(format!("read {} before the end", brief(&came)));
@@ -414,7 +453,7 @@ impl Client {
             }
             Ending::Open => {
                 self.step("waited for the server to end its half too");
-                let came = format!("nothing for {}: the connection is still open", seconds(self.story.patience()));
+                let came = format!("nothing for {}: the connection is still open", seconds(patience));
                 Err(Trouble::new(Symptom::NotEnded, "the end of the connection (read returns 0)", came))
             }
         }
@@ -449,6 +488,37 @@ impl Client {
         }
     }
 
+    /// Reads and forgets, to the end or for as long as `wait` allows.
+    pub(crate) fn discard(&mut self, wait: Duration) {
+        let began = Instant::now();
+        let mut buffer = vec![0; 64 * 1024];
+        while !self.over {
+            let left = self.story.left(began, wait);
+            match self.read(&mut buffer, left) {
+                Came::Bytes(_) if left.is_zero() => return,
+                Came::Bytes(_) => {}
+                Came::End | Came::Reset => self.over = true,
+                Came::Nothing if left.is_zero() => return,
+                Came::Nothing => {}
+            }
+        }
+    }
+
+    /// Listens for `wait`, or until `wanted` has come or the connection has ended.
+    pub(crate) fn listen_until(&mut self, wanted: &[u8], wait: Duration) -> (Vec<u8>, Ending) {
+        let began = Instant::now();
+        let mut came = Vec::new();
+        loop {
+            let left = wait.saturating_sub(began.elapsed()).min(Duration::from_millis(5));
+            let (more, ending) = self.listen(left, 4096);
+            came.extend(more);
+            let is_done = find(&came, wanted).is_some() || came.len() > 64 * 1024;
+            if is_done || ending != Ending::Open || began.elapsed() > wait {
+                return (came, ending);
+            }
+        }
+    }
+
     /// Reads until `wanted` has come; what came, and whether it did.
     pub(crate) fn listen_for(&mut self, wanted: &[u8], most: usize) -> (Vec<u8>, Option<Ending>) {
         let mut came = Vec::new();
@@ -460,7 +530,7 @@ impl Client {
                 Came::Bytes(count) => {
                     since = Instant::now();
                     came.extend_from_slice(&buffer[..count]);
-                    if crate::manner::find(&came, wanted).is_some() {
+                    if find(&came, wanted).is_some() {
                         return (came, None);
                     }
                     if came.len() > most {
@@ -487,16 +557,6 @@ impl Client {
         if let Some(stream) = self.stream.take() {
             stream.reset();
         }
-    }
-
-    /// Closes at once, without waiting for the server.
-    pub(crate) fn leave(mut self) {
-        self.step("closed the connection");
-        self.stream = None;
-    }
-
-    pub(crate) fn story(&self) -> &Story {
-        &self.story
     }
 }
 

@@ -11,9 +11,9 @@ impl Random {
     /// Every stage has numbers of its own, so that it repeats alone what it did among the others.
     pub(crate) fn new(seed: u64, stage: &str) -> Random {
         // FNV-1a over the name.
-        let name = stage.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let name = stage
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Random(seed ^ name)
     }
 

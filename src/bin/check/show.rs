@@ -89,11 +89,7 @@ pub(crate) fn difference(context: &[u8], expected: &[u8], received: &[u8], inste
         (false, came) => came,
     };
     let expected = if expected.is_empty() { "(nothing more)".to_owned() } else { tail(&expected) };
-    Difference {
-        caret: columns(&lead),
-        expected: format!("{lead}{expected}"),
-        received: format!("{lead}{shown}"),
-    }
+    Difference { caret: columns(&lead), expected: format!("{lead}{expected}"), received: format!("{lead}{shown}") }
 }
 
 /// How many bytes at the end are the beginning of a character.
@@ -136,7 +132,10 @@ mod tests {
     #[test]
     fn a_character_that_differs_in_its_last_byte_is_shown_whole() {
         let shown = difference(b"x\xed\x95", b"\x9c\n", b"\x98\n", "");
-        assert_eq!((shown.expected.as_str(), shown.received.as_str(), shown.caret), ("x한\\n", "x하\\n".replace("하", "\u{d558}").as_str(), 1));
+        assert_eq!(
+            (shown.expected.as_str(), shown.received.as_str(), shown.caret),
+            ("x한\\n", "x하\\n".replace("하", "\u{d558}").as_str(), 1)
+        );
     }
 
     #[test]

@@ -140,8 +140,9 @@ impl Spawned {
             }
             let address = self.ear.heard().address.clone();
             if let (Some(text), None) = (address, port) {
-                let written: Written =
-                    text.parse().map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
+                let written: Written = text
+                    .parse()
+                    .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
                 return written
                     .find_listener(SILENCE)
                     .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));
@@ -226,6 +227,19 @@ impl Spawned {
         let _ = kill_process_group(self.group, signal);
     }
 
+    /// Stops all of them (SIGSTOP), so that something can arrive before they look; until `go_on`.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let began = Instant::now();
+        while began.elapsed() < LEAVING && !self.family().into_iter().all(kernel::is_stopped) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Whether all of them have ended within `wait`.
     pub(crate) fn ends_within(&mut self, wait: Duration) -> bool {
         let began = Instant::now();
@@ -242,8 +256,7 @@ impl Spawned {
 
     fn group_is_gone(&self) -> bool {
         // A process that has ended, and that nobody has waited for, still counts; where that can be seen, it does not.
-        test_kill_process_group(self.group).is_err()
-            || kernel::is_known() && self.family().is_empty()
+        test_kill_process_group(self.group).is_err() || kernel::is_known() && self.family().is_empty()
     }
 
     fn end(&mut self) {

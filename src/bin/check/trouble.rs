@@ -57,7 +57,10 @@ impl Trouble {
     }
 
     pub(crate) fn torn(shown: Difference) -> Trouble {
-        Trouble { expected: "valid UTF-8 from the first byte to the last".to_owned(), ..Trouble::differs(Symptom::Torn, shown) }
+        Trouble {
+            expected: "valid UTF-8 from the first byte to the last".to_owned(),
+            ..Trouble::differs(Symptom::Torn, shown)
+        }
     }
 
     /// Adds what is known about the cause.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::kernel;
 use crate::manner::{Manner, find};
-use crate::probe::{Client, Story};
+use crate::probe::{Client, Kind, Story};
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::target::Address;
@@ -104,8 +104,21 @@ pub(crate) struct Stage {
 impl Stage {
     /// The likely cause of a failure that looks like this.
     pub(crate) fn hint(&self, symptom: Symptom) -> &'static str {
+        self.own_hint(symptom).unwrap_or_else(|| general_hint(symptom))
+    }
+
+    fn own_hint(&self, symptom: Symptom) -> Option<&'static str> {
         let own = self.hints.iter().find(|(symptoms, _)| symptoms.contains(&symptom));
-        own.map_or_else(|| general_hint(symptom), |(_, hint)| hint)
+        own.map(|(_, hint)| *hint)
+    }
+
+    /// What was seen comes first; then what the stage knows about it.
+    pub(crate) fn cause(&self, trouble: &Trouble) -> String {
+        match (&trouble.seen, self.own_hint(trouble.symptom)) {
+            (None, _) => self.hint(trouble.symptom).to_owned(),
+            (Some(seen), Some(own)) => format!("{seen} {own}"),
+            (Some(seen), None) => seen.clone(),
+        }
     }
 }
 
@@ -144,13 +157,18 @@ fn general_hint(symptom: Symptom) -> &'static str {
             "The server stopped reading. Does it write without looking whether the other side reads, or wait for \
              something else?"
         }
-        Symptom::NotEnded => "The server does not end the connection. When read returns 0, the client has ended: close.",
+        Symptom::NotEnded => {
+            "The server does not end the connection. When read returns 0, the client has ended: close."
+        }
         Symptom::Died => {
             "An error that belongs to one client ended the whole program. Handle it where that client is served."
         }
         Symptom::Seen => "",
     }
 }
+
+/// How long many clients may take to leave.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// What a stage works with.
 pub(crate) struct Context<'a> {
@@ -219,18 +237,35 @@ impl Context<'_> {
         self.server.as_mut().expect("a stage that needs a spawned server runs only with one")
     }
 
-    /// Asks until there is an answer, or the time is over.
-    pub(crate) fn wait_until(&self, bound: Duration, mut ask: impl FnMut() -> bool) -> bool {
-        let began = Instant::now();
-        loop {
-            if ask() {
-                return true;
-            }
-            if began.elapsed() > bound {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+    /// Many clients end together, in good order, and within a moment.
+    pub(crate) fn part(&self, clients: Vec<Client>) {
+        for client in &clients {
+            client.end_quietly();
         }
+        let began = Instant::now();
+        for mut client in clients {
+            client.discard(PARTING.saturating_sub(began.elapsed()));
+            client.is_over();
+        }
+    }
+
+    /// Whether part of a line is answered at once. Found out once, with a client that says half a line, waits, and
+    /// says the rest.
+    pub(crate) fn answers_pieces(&mut self) -> Result<bool, Trouble> {
+        if let Some(known) = self.answers_pieces {
+            return Ok(known);
+        }
+        let line = self.plain();
+        let mut client = self.one_of_many()?;
+        let (half, rest) = line.split_at(line.len() / 2);
+        client.send(half)?;
+        client.let_it_read();
+        let (came, _) = client.listen_until(half, Duration::from_millis(300));
+        let answered = find(&came, half).is_some();
+        client.send(rest)?;
+        client.expect(if answered { rest } else { &line }, Kind::Text)?;
+        self.answers_pieces = Some(answered);
+        Ok(answered)
     }
 
     /// A new client is answered again, within a few seconds; told as one step. Places and descriptors of clients
@@ -295,19 +330,22 @@ impl Context<'_> {
 /// Why a stage cannot run with these options; `None` when it can.
 pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
     stage.needs.iter().find_map(|need| match need {
-        Need::Limit if context.limit.is_none() => Some("needs --limit N, the number of clients that it takes".to_owned()),
+        Need::Limit if context.limit.is_none() => {
+            Some("needs --limit N, the number of clients that it takes".to_owned())
+        }
         Need::Deadline if context.deadline.is_none() => {
             Some("needs --deadline D, its idle and message deadline, such as 1s".to_owned())
         }
-        Need::Deadline if context.deadline > Some(ch08::LONGEST) => {
-            Some(format!("would take too long: start the server with a deadline of at most {} s", ch08::LONGEST.as_secs()))
+        Need::Deadline if context.deadline > Some(ch08::LONGEST) => Some(format!(
+            "would take too long: start the server with a deadline of at most {} s",
+            ch08::LONGEST.as_secs()
+        )),
+        Need::Spawn if context.server.is_none() => {
+            Some("needs --spawn 'COMMAND': a server that it may start and end".to_owned())
         }
-        Need::Spawn if context.server.is_none() => Some("needs --spawn 'COMMAND': a server that it may start and end".to_owned()),
         Need::Spawn if !kernel::is_known() => Some("needs /proc, which this system does not have".to_owned()),
         Need::Tcp if matches!(context.address, Address::Unix(_)) => Some("a Unix socket has no reset".to_owned()),
-        Need::Answers if context.manner.is_none() => {
-            Some("cannot be judged before a greeting is answered".to_owned())
-        }
+        Need::Answers if context.manner.is_none() => Some("cannot be judged before a greeting is answered".to_owned()),
         _ => None,
     })
 }
