@@ -18,9 +18,7 @@ pub(crate) fn is_known() -> bool {
 /// One row of `/proc/net/tcp`: a socket.
 struct Row {
     local_port: u16,
-    remote_port: u16,
     listens: bool,
-    waiting_to_be_read: u64,
     inode: u64,
 }
 
@@ -32,30 +30,10 @@ fn rows() -> Vec<Row> {
 fn row(line: &str) -> Option<Row> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let port = |field: &str| u16::from_str_radix(field.rsplit_once(':')?.1, 16).ok();
-    let (_, reading) = fields.get(4)?.split_once(':')?;
     Some(Row {
         local_port: port(fields.get(1)?)?,
-        remote_port: port(fields.get(2)?)?,
         listens: *fields.get(3)? == "0A",
-        waiting_to_be_read: u64::from_str_radix(reading, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
-    })
-}
-
-/// How many bytes have come to the other end, and were not read there yet. `None` when the other end is not on
-/// this machine.
-///
-/// What we have sent and they have not acknowledged says nothing: acknowledging may be put off for 200 ms.
-pub(crate) fn unread_at_the_other_end(our_port: u16, their_port: u16) -> Option<u64> {
-    let ours = format!(":{our_port:04X} ");
-    let theirs = format!(":{their_port:04X} ");
-    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|path| {
-        let table = fs::read_to_string(path).ok()?;
-        // The machine may have thousands of connections: only the row that could be it is looked at closely.
-        let mut candidates = table.lines().filter(|line| line.contains(&ours) && line.contains(&theirs));
-        let row = candidates
-            .find_map(|line| row(line).filter(|row| (row.local_port, row.remote_port) == (their_port, our_port)))?;
-        Some(row.waiting_to_be_read)
     })
 }
 

@@ -8,6 +8,7 @@ mod judge;
 mod kernel;
 mod manner;
 mod matcher;
+mod peer;
 mod probe;
 mod random;
 mod report;

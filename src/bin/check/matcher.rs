@@ -36,16 +36,39 @@ impl Matcher {
 
     /// Takes what has arrived. `false` at the first byte that no reading explains.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
-        for (index, &byte) in bytes.iter().enumerate() {
+        let mut index = 0;
+        while let Some(&byte) = bytes.get(index) {
+            let run = self.plain_run(&bytes[index..]);
+            if run > 0 {
+                self.readings[0].matched += run;
+                index += run;
+                continue;
+            }
             if !self.step(byte) {
                 self.wrong_at = Some(index);
                 // What follows is for the report; what came before is the context.
                 self.received.extend_from_slice(&bytes[..index]);
                 return false;
             }
+            index += 1;
         }
         self.received.extend_from_slice(bytes);
         true
+    }
+
+    /// How many of these bytes are what was sent and can be nothing else: nearly always, nearly all of them.
+    fn plain_run(&self, bytes: &[u8]) -> usize {
+        let [Reading { matched, inside: None }] = self.readings[..] else { return 0 };
+        let rest = &self.sent[matched..];
+        let most = bytes.len().min(rest.len());
+        // Comparing blocks is what the machine does best, and the beginning of a prefix is rare.
+        let same = if bytes[..most] == rest[..most] {
+            most
+        } else {
+            bytes.iter().zip(rest).take_while(|(one, other)| one == other).count()
+        };
+        let beginnings = self.added.iter().filter_map(|added| memchr::memchr(added[0], &bytes[..same]));
+        beginnings.min().unwrap_or(same)
     }
 
     /// `false` leaves the readings as they were before this byte.

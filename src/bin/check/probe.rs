@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::diagnose;
 use crate::manner::{Manner, find};
 use crate::matcher::Matcher;
 use crate::show::{self, Difference, brief, difference, group};
 use crate::target::{Address, Stream};
 use crate::trouble::{Symptom, Trouble};
-use crate::{diagnose, kernel};
 
 /// How long a polite end may take, for all clients of a stage together.
 const GOODBYES: Duration = Duration::from_secs(1);
@@ -232,8 +232,8 @@ impl Client {
     /// cannot be seen.
     fn watch_the_other_end(&mut self, mut is_enough: impl FnMut(u64) -> bool) -> bool {
         let began = Instant::now();
-        let Some((ours, theirs)) = self.stream().ports() else { return false };
-        while let Some(unread) = kernel::unread_at_the_other_end(ours, theirs) {
+        let Some(peer) = self.stream().peer() else { return false };
+        while let Some(unread) = peer.unread() {
             if is_enough(unread) || self.story.left(began, UNTIL_READ).is_zero() {
                 return true;
             }

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::peer::Peer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 /// How long the name of a host may take to be looked up.
@@ -156,10 +157,10 @@ impl Stream {
         }
     }
 
-    /// Our port and theirs, by which the kernel's table is searched.
-    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+    /// The other end, if the kernel can be asked about it.
+    pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
-            Stream::Tcp(stream) => Some((stream.local_addr().ok()?.port(), stream.peer_addr().ok()?.port())),
+            Stream::Tcp(stream) => Peer::of(stream.local_addr().ok()?, stream.peer_addr().ok()?),
             Stream::Unix(_) => None,
         }
     }
