@@ -45,7 +45,6 @@ fn every_step_in_order() -> io::Result<()> {
     info!(target: "server", "  {}", state_of(&connection)?);
     // ANCHOR_END: accept
 
-    // ANCHOR: talk
     let mut bytes = [0; 100];
     info!(target: "client", "send: {GREETING}");
     client.write_all(GREETING.as_bytes())?;
@@ -56,7 +55,6 @@ fn every_step_in_order() -> io::Result<()> {
     connection.write_all(ANSWER.as_bytes())?;
     let count = client.read(&mut bytes)?;
     info!(target: "client", "receive: {count} bytes");
-    // ANCHOR_END: talk
 
     // ANCHOR: end
     info!(target: "client", "shutdown: I have said everything");
@@ -154,7 +152,6 @@ fn a_connect_that_nobody_answers() -> io::Result<()> {
 }
 // ANCHOR_END: unanswered
 
-// ANCHOR: server
 /// The server's steps alone, for one client after another.
 fn server(address: &str) -> io::Result<()> {
     narrate::aside();
@@ -169,9 +166,7 @@ fn server(address: &str) -> io::Result<()> {
         info!(target: "server", "close");
     }
 }
-// ANCHOR_END: server
 
-// ANCHOR: client
 /// The client's steps alone.
 fn client(address: &str) -> io::Result<()> {
     narrate::aside();
@@ -184,7 +179,6 @@ fn client(address: &str) -> io::Result<()> {
     info!(target: "client", "close");
     Ok(())
 }
-// ANCHOR_END: client
 
 fn parse(address: &str) -> io::Result<SocketAddr> {
     address.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))

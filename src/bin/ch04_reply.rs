@@ -50,7 +50,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
             return Ok(());
         }
         let data = &bytes[..count];
-        info!(target: "server", "received {}", String::from_utf8_lossy(data));
+        info!(target: "server", "received {}", String::from_utf8_lossy(data).trim_end());
         stream.write_all(&["서버 응답: ".as_bytes(), data].concat())?;
     }
 }
@@ -106,7 +106,6 @@ fn scene() -> io::Result<()> {
     two_clients(address)
 }
 
-// ANCHOR: one_client
 fn one_client(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]); // The server's accept and our connect return at the same time.
     let mut client = TcpStream::connect(address)?;
@@ -117,9 +116,7 @@ fn one_client(address: SocketAddr) -> io::Result<()> {
     info!(target: "client", "received {answer}");
     end("client", &mut client)
 }
-// ANCHOR_END: one_client
 
-// ANCHOR: two_clients
 fn two_clients(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
     let mut client = TcpStream::connect(address)?;
@@ -138,4 +135,3 @@ fn two_clients(address: SocketAddr) -> io::Result<()> {
     info!(target: "client-b", "received {answer}");
     end("client-b", &mut client_b)
 }
-// ANCHOR_END: two_clients

@@ -62,7 +62,6 @@ impl LineBuffer {
 }
 // ANCHOR_END: next_line
 
-// ANCHOR: too_long
 /// A line that is longer than its limit.
 #[derive(Debug)]
 struct TooLong {
@@ -74,7 +73,6 @@ impl fmt::Display for TooLong {
         write!(f, "too long: a line may have at most {} bytes", self.limit)
     }
 }
-// ANCHOR_END: too_long
 
 // ANCHOR: answer
 /// Answers each line, until the client ends.
@@ -113,7 +111,6 @@ fn server(address: &str) -> io::Result<()> {
     }
 }
 
-// ANCHOR: client
 fn client(address: &str) -> io::Result<()> {
     narrate::aside();
     let mut stream = TcpStream::connect(address)?;
@@ -131,7 +128,6 @@ fn client(address: &str) -> io::Result<()> {
     }
     Err(io::ErrorKind::UnexpectedEof.into())
 }
-// ANCHOR_END: client
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["client", "server"]);
@@ -145,7 +141,6 @@ fn scene() -> io::Result<()> {
     a_line_without_end(&mut client, &mut server)
 }
 
-// ANCHOR: merge
 fn three_writes_one_read(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     for word in ["하나", "둘", "셋"] {
         info!(target: "client", "write {word}");
@@ -153,7 +148,6 @@ fn three_writes_one_read(client: &mut TcpStream, server: &mut TcpStream) -> io::
     }
     read_piece(server, 100)
 }
-// ANCHOR_END: merge
 
 // ANCHOR: split
 fn one_write_three_reads(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
@@ -191,7 +185,6 @@ fn lines_however_they_are_cut(client: &mut TcpStream, server: &mut TcpStream) ->
 }
 // ANCHOR_END: lines
 
-// ANCHOR: endless
 fn a_line_without_end(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     let mut buffer = LineBuffer::new(1000);
     info!(target: "client", "write, and write, and never a newline");
@@ -205,4 +198,3 @@ fn a_line_without_end(client: &mut TcpStream, server: &mut TcpStream) -> io::Res
     info!(target: "server", "{too_long}");
     Ok(())
 }
-// ANCHOR_END: endless

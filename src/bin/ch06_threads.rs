@@ -98,7 +98,6 @@ fn scene() -> io::Result<()> {
     both_at_once(address)
 }
 
-// ANCHOR: two_clients
 fn two_clients(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
     let _silent = TcpStream::connect(address)?;
@@ -115,7 +114,6 @@ fn two_clients(address: SocketAddr) -> io::Result<()> {
     info!(target: "client-b", "received {}", answer.trim_end());
     Ok(())
 }
-// ANCHOR_END: two_clients
 
 // ANCHOR: taking_turns
 /// First all of the question, then all of the answer.
