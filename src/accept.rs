@@ -261,7 +261,8 @@ where
     /// them.
     pub(crate) fn turn_away_the_backlog(&mut self) {
         for listener in self.listeners {
-            // A full backlog and no more: where clients never cease to come, this would not end either.
+            // As many as can have been there when this began. Others may come as fast as they are told, and
+            // would keep the server from ever ending.
             for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {

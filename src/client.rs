@@ -17,6 +17,9 @@ use crate::socket::{Socket, Timeouts};
 /// How long one address is tried alone before the next one joins in (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How long until a path whose backlog is full is tried again.
+const WHILE_FULL: Duration = Duration::from_millis(10);
+
 /// How often, and how far apart, a failed connect is tried again. What is tried again is connecting only: a
 /// message that may have arrived is nobody's to repeat but the caller's.
 ///
@@ -102,8 +105,8 @@ impl Client {
     }
 
     /// Connects. Of a name with several addresses, the first is tried alone for 250 ms, then the next joins
-    /// it, and so on; the first to answer wins. (`localhost` is `::1` first, and a server that listens on
-    /// IPv4 alone refuses that at once: the next one is then tried without waiting.)
+    /// it, and so on; a failure lets the next one in at once, and the first to answer wins. (`localhost` is
+    /// `::1` first, which a server that listens on IPv4 alone refuses at once.)
     ///
     /// # Errors
     /// When the last try has failed, with what every address said; `TimedOut` at the deadline, `Interrupted`
@@ -114,7 +117,7 @@ impl Client {
         loop {
             tries_left -= 1;
             self.give_up_if_stopped()?;
-            let failed = match Addr::resolve(&self.address).and_then(|addresses| self.try_once(addresses)) {
+            let failed = match Addr::resolve(&self.address).and_then(|addresses| self.race(addresses)) {
                 Ok((stream, peer)) => return Ok(Socket::new(stream, peer, self.timeouts)),
                 Err(error) => error,
             };
@@ -124,58 +127,66 @@ impl Client {
             }
             let pause = backoff.after_failure();
             log::info!("{failed}; trying again in {pause:?}");
-            self.pause(pause);
+            self.wait(&[], pause)?;
         }
     }
 
-    /// One race of all addresses.
-    fn try_once(&self, addresses: Vec<Addr>) -> io::Result<(Stream, Addr)> {
+    /// One try: a race of all addresses, in which each joins when the one before has failed, or has had its
+    /// head start.
+    fn race(&self, addresses: Vec<Addr>) -> io::Result<(Stream, Addr)> {
         let began = Instant::now();
+        let mut next_start = Duration::ZERO;
         let mut waiting = VecDeque::from(addresses);
         let mut racing: Vec<(RawSocket, Addr)> = Vec::new();
-        let mut failures = Failures::default();
+        let mut failures: Vec<(Addr, io::Error)> = Vec::new();
         loop {
-            // The next one starts when the last has had its head start, or when all before have failed.
-            let next_start = HEAD_START * (failures.0.len() + racing.len()) as u32;
-            if racing.is_empty() || began.elapsed() >= next_start {
-                match waiting.pop_front().map(|address| (start(&address), address)) {
-                    Some((Ok(socket), address)) => racing.push((socket, address)),
-                    Some((Err(error), address)) => failures.add(address, &error),
-                    None if racing.is_empty() => return Err(failures.into_error(&self.address)),
-                    None => {}
-                }
-                if racing.is_empty() {
-                    continue;
-                }
+            let now = began.elapsed();
+            if now >= self.within {
+                let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.within));
+                let unanswered = racing.into_iter().map(|(_, address)| address).chain(waiting);
+                failures.extend(unanswered.map(|address| (address, late())));
+                return Err(self.all_failed(&failures));
             }
-            let left = self.within.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                let late = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.within));
-                racing.drain(..).for_each(|(_, address)| failures.add(address, &late));
-                waiting.drain(..).for_each(|address| failures.add(address, &late));
-                return Err(failures.into_error(&self.address));
-            }
-            let patience = if waiting.is_empty() { left } else { left.min(HEAD_START) };
-            let decided = self.wait_for_any(&racing, patience)?;
-            // From the back, so that the numbers before stay right.
-            for index in decided.into_iter().rev() {
-                let (socket, address) = racing.remove(index);
-                match socket.take_error().and_then(|error| error.map_or(Ok(()), Err)) {
-                    Ok(()) => {
-                        socket.set_nonblocking(false)?;
-                        return Ok((Stream::from_raw(socket, &address), address));
+            if now >= next_start
+                && let Some(address) = waiting.pop_front()
+            {
+                match start(&address) {
+                    Ok(socket) => {
+                        racing.push((socket, address));
+                        next_start = now + HEAD_START;
                     }
-                    Err(error) => failures.add(address, &error),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        waiting.push_front(address);
+                        next_start = now + WHILE_FULL;
+                    }
+                    Err(error) => failures.push((address, error)),
+                }
+                continue;
+            }
+            if racing.is_empty() && waiting.is_empty() {
+                return Err(self.all_failed(&failures));
+            }
+            let next_event = if waiting.is_empty() { self.within } else { self.within.min(next_start) };
+            let mut decided = self.wait(&racing, next_event - now)?.into_iter();
+            for (socket, address) in racing.extract_if(.., |_| decided.next() == Some(true)) {
+                match outcome(&socket) {
+                    Ok(()) => return Ok((Stream::from_raw(socket, &address), address)),
+                    Err(error) => {
+                        failures.push((address, error));
+                        next_start = Duration::ZERO;
+                    }
                 }
             }
         }
     }
 
-    /// Which of the sockets have connected or failed, after waiting for it.
-    fn wait_for_any(&self, racing: &[(RawSocket, Addr)], patience: Duration) -> io::Result<Vec<usize>> {
+    /// Waits until one of the sockets has connected or failed, at most for `patience`, and says of each
+    /// whether it has.
+    fn wait(&self, racing: &[(RawSocket, Addr)], patience: Duration) -> io::Result<Vec<bool>> {
         // A socket that is connecting becomes writable when that has been decided: connect(2), EINPROGRESS.
         let mut watched: Vec<_> = racing.iter().map(|(socket, _)| PollFd::new(socket, PollFlags::OUT)).collect();
         if let Some(stop) = &self.stop {
+            // Nobody takes the wake-up out of the pipe: whoever else waits for this stop needs it too.
             watched.push(PollFd::new(&**stop.waker(), PollFlags::IN));
         }
         match poll(&mut watched, Some(&timespec(patience))) {
@@ -183,15 +194,7 @@ impl Client {
             Err(error) => return Err(error.into()),
         }
         self.give_up_if_stopped()?;
-        Ok((0..racing.len()).filter(|&index| !watched[index].revents().is_empty()).collect())
-    }
-
-    fn pause(&self, pause: Duration) {
-        match &self.stop {
-            // Nobody takes the wake-up out of the pipe: whoever else waits for this stop needs it too.
-            Some(stop) => drop(poll(&mut [PollFd::new(&**stop.waker(), PollFlags::IN)], Some(&timespec(pause)))),
-            None => std::thread::sleep(pause),
-        }
+        Ok(watched[..racing.len()].iter().map(|fd| !fd.revents().is_empty()).collect())
     }
 
     fn give_up_if_stopped(&self) -> io::Result<()> {
@@ -202,9 +205,25 @@ impl Client {
             _ => Ok(()),
         }
     }
+
+    /// One error, of the kind of the last: each address and what it said, or the reason alone where the
+    /// address is what the person typed.
+    fn all_failed(&self, failures: &[(Addr, io::Error)]) -> io::Error {
+        let kind = failures.last().map_or(io::ErrorKind::NotFound, |(_, error)| error.kind());
+        let each = failures.iter().map(|(address, error)| match address.to_string() {
+            address if address == self.address => plain(error),
+            address => format!("{address}: {}", plain(error)),
+        });
+        let each: Vec<String> = each.collect();
+        io::Error::new(kind, format!("cannot connect to {}: {}", self.address, each.join("; ")))
+    }
 }
 
 /// Begins to connect, without waiting for the end of it.
+///
+/// # Errors
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) when the server's backlog is full, on a path: there the kernel
+/// does not wait in our place.
 fn start(address: &Addr) -> io::Result<RawSocket> {
     let raw = address.to_raw()?;
     let socket = RawSocket::new(address.domain(), Type::STREAM, None)?;
@@ -215,27 +234,68 @@ fn start(address: &Addr) -> io::Result<RawSocket> {
     }
 }
 
-/// What every address that was tried has said.
-#[derive(Default)]
-struct Failures(Vec<(Addr, io::ErrorKind, String)>);
+/// What has become of a connect that has been decided. A connected socket waits from now on.
+fn outcome(socket: &RawSocket) -> io::Result<()> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    if is_connected_to_itself(socket) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    socket.set_nonblocking(false)
+}
 
-impl Failures {
-    fn add(&mut self, address: Addr, error: &io::Error) {
-        self.0.push((address, error.kind(), plain(error)));
+/// Whether a socket talks to itself, and nobody listens at its address.
+///
+/// A connecting socket is given a free port. When the port that it connects to is free too, and one of those
+/// that are given, then after some ten thousand tries it is given just that one, and TCP lets two ends that
+/// connect to each other at once be connected, even if they are the same.
+fn is_connected_to_itself(socket: &RawSocket) -> bool {
+    matches!((socket.local_addr(), socket.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
-    /// Each address and what it said; the reason alone where the address is what the person typed.
-    fn about(&self, name: &str) -> String {
-        let each = self.0.iter().map(|(address, _, why)| match address.to_string() {
-            address if address == name => why.clone(),
-            address => format!("{address}: {why}"),
-        });
-        each.collect::<Vec<_>>().join("; ")
+    /// An address that answers nobody: its backlog is full, and stays so as long as this is held.
+    fn hanging() -> (Addr, RawSocket, Vec<TcpStream>) {
+        let listener = RawSocket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&address("127.0.0.1:0").into()).unwrap();
+        listener.listen(0).unwrap();
+        let at = listener.local_addr().unwrap().as_socket().unwrap();
+        let fill = || TcpStream::connect_timeout(&at, Duration::from_millis(100)).ok();
+        let held: Vec<_> = std::iter::from_fn(fill).take(10).collect();
+        assert!(held.len() < 10, "it does not hang");
+        (Addr::Tcp(at), listener, held)
     }
 
-    /// One error, of the kind of the last, that names them all.
-    fn into_error(self, name: &str) -> io::Error {
-        let kind = self.0.last().map_or(io::ErrorKind::NotFound, |(_, kind, _)| *kind);
-        io::Error::new(kind, format!("cannot connect to {name}: {}", self.about(name)))
+    #[test]
+    fn many_failures_cost_no_time_and_one_that_hangs_costs_its_head_start_alone() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        // All of 127.0.0.0/8 is this machine, but the server is not at these.
+        let nobody = (2..22).map(|last| Addr::Tcp(SocketAddr::from(([127, 0, 0, last], port))));
+        let (hangs, _listener, _held) = hanging();
+        let addresses = nobody.chain([hangs, Addr::Tcp(server.local_addr().unwrap())]).collect();
+        let began = Instant::now();
+        let (_, peer) = Client::to("").race(addresses).unwrap();
+        let took = began.elapsed();
+        assert_eq!(peer, Addr::Tcp(server.local_addr().unwrap()));
+        assert!(took >= HEAD_START, "nothing hung: {took:?}");
+        assert!(took < 10 * HEAD_START, "the next one was held up: {took:?}");
+    }
+
+    #[test]
+    fn a_socket_that_has_met_itself_is_connected_to_nobody() {
+        let socket = RawSocket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&address("127.0.0.1:0").into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap(); // The fault: it succeeds.
+        assert_eq!(outcome(&socket).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use crate::socket_file::SocketFile;
@@ -59,11 +61,13 @@ impl Addr {
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
-        let port: u16 = port.parse().map_err(|_| wrong("the port is a number from 0 to 65535"))?;
+        let number = port.parse().ok().filter(|_| !port.starts_with('+'));
+        let port: u16 = number.ok_or_else(|| wrong("the port is a number from 0 to 65535"))?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bare {
             None if host.is_empty() => return Err(wrong("the host is missing")),
             None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
+            Some(bare) if !bare.contains(':') => return Err(wrong("only an IPv6 address stands in brackets")),
             _ => {}
         }
         if host.eq_ignore_ascii_case("localhost") {
@@ -93,16 +97,20 @@ impl Addr {
     /// The address as the kernel's calls want it.
     ///
     /// # Errors
-    /// When a path is too long for a socket address: 107 bytes on Linux. (Node cuts it in silence.)
+    /// When a path is too long for a socket address, 107 bytes on Linux, or has a zero byte, at which the
+    /// kernel would cut it in silence.
     pub(crate) fn to_raw(&self) -> io::Result<SockAddr> {
         match self {
             Addr::Tcp(address) => Ok((*address).into()),
             Addr::Unix(path) => {
                 let path = path.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+                let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+                if path.as_os_str().as_bytes().contains(&0) {
+                    return Err(wrong("the path has a zero byte in it".to_owned()));
+                }
                 SockAddr::unix(path).map_err(|_| {
                     let length = path.as_os_str().len();
-                    let why = format!("the path has {length} bytes; a socket's path may have 107 at most");
-                    io::Error::new(io::ErrorKind::InvalidInput, why)
+                    wrong(format!("the path has {length} bytes; a socket's path may have 107 at most"))
                 })
             }
         }
@@ -118,7 +126,10 @@ impl Addr {
     /// A dual-stack listener sees IPv4 clients as `::ffff:127.0.0.1`. People, logs and limits should see
     /// the address that the client has.
     fn canonical(address: SocketAddr) -> Addr {
-        Addr::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        match address.ip().to_canonical() {
+            v4 @ IpAddr::V4(_) => Addr::Tcp(SocketAddr::new(v4, address.port())),
+            IpAddr::V6(_) => Addr::Tcp(address), // Whole: a link-local one says by which interface, too.
+        }
     }
 }
 
@@ -170,7 +181,12 @@ impl Listener {
     /// When the address cannot be had; the message names it, and what to do about it.
     pub fn bind(address: &Addr) -> io::Result<Listener> {
         Listener::try_bind(address).map_err(|error| {
-            let remedy = match error.kind() {
+            let kind = match Errno::from_io_error(&error) {
+                // A kernel without IPv6 has none of its addresses; std has no name for what it says.
+                Some(Errno::AFNOSUPPORT) => io::ErrorKind::AddrNotAvailable,
+                _ => error.kind(),
+            };
+            let remedy = match kind {
                 io::ErrorKind::AddrInUse => "; another program listens there: end it, or choose another address",
                 io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine",
                 io::ErrorKind::PermissionDenied => "; choose a port from 1024 up, or a folder that you may write to",
@@ -178,7 +194,7 @@ impl Listener {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => "; choose another path",
                 _ => "",
             };
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {}{remedy}", plain(&error)))
+            io::Error::new(kind, format!("cannot listen on {address}: {}{remedy}", plain(&error)))
         })
     }
 
@@ -334,16 +350,19 @@ impl Stream {
 
     /// Sets what TCP alone has; does nothing on a path. Without Nagle's algorithm (`no_delay`) a small
     /// answer does not wait for the acknowledgement of the one before. `keep_alive` is how long a silent
-    /// connection is left alone before the kernel asks whether the other side is still there.
+    /// connection is left alone before the kernel asks whether the other side is still there; the kernel
+    /// counts in whole seconds, from 1 to 32,767, and gets the next that is no shorter.
     ///
     /// # Errors
-    /// When the kernel refuses: not for an open socket and a sensible duration.
+    /// When the kernel refuses, which it does not do for an open socket.
     pub fn set_tcp_options(&self, no_delay: bool, keep_alive: Option<Duration>) -> io::Result<()> {
         if let Stream::Tcp(stream) = self {
             if no_delay {
                 stream.set_nodelay(true)?;
             }
             if let Some(idle) = keep_alive {
+                // Out of its range, the kernel would refuse, and leave it at two hours.
+                let idle = Duration::from_secs(idle.as_secs_f64().ceil().clamp(1.0, 32_767.0) as u64);
                 SockRef::from(stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
             }
         }
@@ -359,6 +378,20 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// From now on a `poll` finds room for more output only when the kernel has sent everything that was
+    /// written (`TCP_NOTSENT_LOWAT`); until now, when its buffer had some room again. On a path nothing is
+    /// ever unsent.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub(crate) fn report_room_when_all_is_sent(&self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(1),
+            _ => Ok(()),
         }
     }
 
@@ -409,5 +442,19 @@ pub fn plain(error: &io::Error) -> String {
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_in_ipv6s_clothes_is_undressed_and_nothing_else_is_changed() {
+        let canonical = |text: &str| Addr::canonical(text.parse().unwrap()).to_string();
+        assert_eq!(canonical("[::ffff:192.0.2.1]:5"), "192.0.2.1:5");
+        for same in ["192.0.2.1:5", "[2001:db8::1]:5", "[fe80::1%2]:5", "[::1]:5"] {
+            assert_eq!(canonical(same), same);
+        }
     }
 }

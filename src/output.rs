@@ -135,7 +135,6 @@ mod tests {
         for _ in 0..3 * QUEUE {
             output.line(&line);
         }
-        assert!(output.dropped() > 0, "the fault did not happen");
         assert!(!output.flush(Duration::from_millis(50)), "nobody reads, and yet all was written");
 
         let (sender, received) = bounded(1);
@@ -148,7 +147,7 @@ mod tests {
         output.line("the last");
         drop(output);
         let text = received.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert!(text.contains("lines were dropped here"), "the reader is not told of the loss");
+        assert!(text.contains("lines were dropped here"), "nothing was lost, or the reader is not told");
         assert!(text.ends_with("the last\n"));
     }
 

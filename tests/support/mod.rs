@@ -4,10 +4,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+pub mod kit;
+pub mod port;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -17,6 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// So patient that a test in which it is waited for fails.
+pub const NEVER: Duration = Duration::from_secs(2 * BOUND.as_secs());
 
 /// What the reply and lines services put in front.
 pub const PREFIX: &str = "서버 응답: ";
@@ -364,6 +370,15 @@ pub fn has_program(name: impl AsRef<OsStr>) -> bool {
     let found = Command::new(name).arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED: this needs {}, which is not installed here", name.display());
+    }
+    found
+}
+
+/// Whether this machine has IPv6; if not, says so, since the test is then skipped. Many containers have none.
+pub fn has_ipv6() -> bool {
+    let found = TcpListener::bind("[::1]:0").is_ok();
+    if !found {
+        eprintln!("SKIPPED: this needs IPv6, which this machine does not have");
     }
     found
 }
