@@ -224,7 +224,7 @@ fn a_file_that_somebody_else_has_put_in_its_place_stays() {
 fn a_server_that_ends_leaves_the_file_of_the_one_that_follows() {
     let (_folder, path) = folder();
     let address = Addr::Unix(Some(path.clone()));
-    for round in 0..1000 {
+    for round in 0..1500 {
         let old = Listener::bind(&address).unwrap();
         let both = Barrier::new(2);
         let new = thread::scope(|scope| {
@@ -238,6 +238,8 @@ fn a_server_that_ends_leaves_the_file_of_the_one_that_follows() {
                     Ok(listener) => break listener,
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
                 }
+                // Both need the folder's lock.
+                thread::yield_now();
             }
         });
         // The old one is gone for good now.
