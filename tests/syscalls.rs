@@ -50,12 +50,13 @@ fn an_echoed_message_is_one_receive_and_one_send() {
     for _ in 0..MESSAGES {
         client.send("hello").expect("hello");
     }
-    let pid = server.pid();
+    let pid = server.pid().to_string();
     drop(client);
     assert!(server.stop().status.success());
     let trace = wait_until("strace has written the last line", || {
         let trace = fs::read_to_string(&file).unwrap();
-        trace.contains(&format!("{pid} +++ exited with 0 +++")).then_some(trace)
+        let mut lines = trace.lines().filter_map(|line| line.split_once(' '));
+        lines.any(|(thread, what)| thread == pid && what.trim() == "+++ exited with 0 +++").then_some(trace)
     });
 
     let calls = calls(&trace);
