@@ -110,6 +110,16 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Gives a command more time than the page does, so that a busy machine can do what a reader's does: what is
+/// silent stays so until its section ends, and a program that is ended by `timeout` gets three times as long.
+pub(crate) fn patiently(command: &str, is_silent: bool) -> String {
+    static TIMEOUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\btimeout (\d+) "));
+    static SILENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^sleep \d+ \|"));
+    let seconds = |found: &Captures<'_>| found[1].parse::<u32>().unwrap() * 3;
+    let command = TIMEOUT.replace_all(command, |found: &Captures<'_>| format!("timeout {} ", seconds(found)));
+    if is_silent { SILENCE.replace(&command, "sleep 600 |").into_owned() } else { command.into_owned() }
+}
+
 /// Where the simple command at the beginning of this text ends.
 fn end_of_command(text: &str, quoted: Option<char>) -> usize {
     let mut open: Option<char> = None;
@@ -192,8 +202,9 @@ impl Ports {
             .find(|port| self.shown.contains_key(port))
     }
 
-    /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, ….
-    pub(crate) fn as_shown(&mut self, line: &str) -> String {
+    /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, …; `zero` is what
+    /// a server was meant to ask for instead of any port.
+    pub(crate) fn as_shown(&mut self, line: &str, zero: Option<u16>) -> String {
         let shown = &self.shown;
         let others = &mut self.others;
         for found in LOOPBACK.captures_iter(line) {
@@ -206,8 +217,12 @@ impl Ports {
             }
         }
         replace_in_columns(line, &LOOPBACK, |found| {
-            let port = found[2].parse().ok();
-            let new = port.and_then(|port: u16| shown.get(&port).or_else(|| others.get(&port)));
+            let port: Option<u16> = found[2].parse().ok();
+            let new = match port {
+                Some(0) => zero.as_ref(),
+                Some(port) => shown.get(&port).or_else(|| others.get(&port)),
+                None => None,
+            };
             new.map_or(found[0].to_owned(), |new| format!("{}{new}", &found[1]))
         })
     }
@@ -264,14 +279,22 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_machine_has_time() {
+        assert_eq!(patiently("sleep 4 | talk", true), "sleep 600 | talk");
+        assert_eq!(patiently("sleep 1; echo a | timeout 1 talk", false), "sleep 1; echo a | timeout 3 talk");
+    }
+
+    #[test]
     fn ports_have_the_numbers_of_the_page() {
         let mut ports = Ports::default();
         ports.listens(8080, 44444);
-        assert_eq!(ports.as_shown("listening on 127.0.0.1:44444"), "listening on 127.0.0.1:8080");
-        assert_eq!(ports.as_shown("from 127.0.0.1:55555"), "from 127.0.0.1:50001");
-        assert_eq!(ports.as_shown("from [::1]:55556"), "from [::1]:50002");
-        assert_eq!(ports.as_shown("and 127.0.0.1:55555 again"), "and 127.0.0.1:50001 again");
-        assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80"), "a port of ours: 127.0.0.1:80");
+        assert_eq!(ports.as_shown("listening on 127.0.0.1:44444", None), "listening on 127.0.0.1:8080");
+        assert_eq!(ports.as_shown("from 127.0.0.1:55555", None), "from 127.0.0.1:50001");
+        assert_eq!(ports.as_shown("from [::1]:55556", None), "from [::1]:50002");
+        assert_eq!(ports.as_shown("and 127.0.0.1:55555 again", None), "and 127.0.0.1:50001 again");
+        assert_eq!(ports.as_shown("bind to 127.0.0.1:0", Some(8080)), "bind to 127.0.0.1:8080");
+        assert_eq!(ports.as_shown("bind to 127.0.0.1:0", None), "bind to 127.0.0.1:0");
+        assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80", None), "a port of ours: 127.0.0.1:80");
     }
 
     #[test]
@@ -282,6 +305,6 @@ mod tests {
         let address = text.strip_prefix("talk ").unwrap();
         assert!(std::net::TcpStream::connect(address).is_err());
         assert!(TcpListener::bind(address).is_err(), "nobody else gets it");
-        assert_eq!(ports.as_shown(address), "127.0.0.1:8080");
+        assert_eq!(ports.as_shown(address, None), "127.0.0.1:8080");
     }
 }

@@ -12,7 +12,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::Book;
+use crate::book::Book;
 use crate::commands::Ports;
 use crate::drawing;
 use crate::markdown::pattern;
@@ -63,7 +63,7 @@ fn scene(book: &Book, program: &str) -> Result<Vec<String>, String> {
         return Err(format!("{program} does not end"));
     }
     let mut ports = Ports::default();
-    Ok(running.lines().iter().map(|line| normalise::line(&ports.as_shown(line))).collect())
+    Ok(running.lines().iter().map(|line| normalise::line(&ports.as_shown(line, None))).collect())
 }
 
 impl Plan {

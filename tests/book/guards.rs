@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::{Book, Report, programs};
+use crate::book::{Book, Report};
+use crate::programs;
 
 const SOURCE: &str = "\
 // ANCHOR: outer
@@ -76,7 +77,7 @@ impl Small {
     }
 
     fn check(&self, update: bool) -> Report {
-        Book { root: self.folder.path().to_owned(), programs: programs() }.check(update)
+        Book::new(self.folder.path().to_owned(), programs()).check(update)
     }
 
     #[track_caller]
@@ -166,7 +167,7 @@ fn a_book_that_runs_nothing_fails() {
     Small::new(&format!("# A page\n\n{QUOTE}")).fails_with("not one console was run");
     Small::new("# A page\n\nWords.\n").fails_with("quotes nothing and runs nothing");
     let empty = tempfile::tempdir().unwrap();
-    let report = Book { root: empty.path().to_owned(), programs: programs() }.check(true);
+    let report = Book::new(empty.path().to_owned(), programs()).check(true);
     assert_eq!(report.problems.len(), 1, "{report:?}");
 }
 
