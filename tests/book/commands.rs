@@ -18,6 +18,8 @@ const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
     ("ch", "client", &[":"], "127.0.0.1:8080"),
     ("talk", "", &[":", "--help", "--version"], "127.0.0.1:8080"),
     ("check", "", &["--addr", "--spawn", "--list", "--help"], "--addr 127.0.0.1:8080"),
+    // Its messages are random, and a page has one of each.
+    ("check", "", &["--seed", "--list", "--help"], "--seed 1"),
     ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
     ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
 ];
@@ -34,18 +36,17 @@ pub(crate) struct Command {
     pub(crate) text: String,
     /// It listens, until Ctrl-C.
     pub(crate) is_server: bool,
+    /// Commands in quotes, for a program to start: as they are run, and as the page has them.
+    pub(crate) quoted: Vec<(String, String)>,
 }
 
 impl Command {
-    /// Replaces each `cargo run`.
+    /// Replaces each `cargo run`, the last one first: it may be quoted in the words of another.
     pub(crate) fn parse(shown: &str, programs: &Path) -> Result<Command, String> {
-        let mut command = Command { text: String::new(), is_server: false };
-        let mut rest = shown;
-        while let Some(at) = rest.find("cargo run") {
-            let before = &rest[..at];
-            command.text += before;
-            rest = &rest[at + "cargo run".len()..];
-            let quote = before.chars().next_back().filter(|last| "'\"".contains(*last));
+        let mut command = Command { text: shown.to_owned(), is_server: false, quoted: Vec::new() };
+        while let Some(at) = command.text.rfind(CARGO_RUN) {
+            let rest = &command.text[at + CARGO_RUN.len()..];
+            let quote = command.text[..at].chars().next_back().filter(|last| "'\"".contains(*last));
             let length = end_of_command(rest, quote);
             let run = Run::parse(&rest[..length])?;
             if !programs.join(run.program).is_file() {
@@ -54,14 +55,18 @@ impl Command {
             let is_server = run.is_one_of(SERVERS);
             // A server that another program starts listens where it likes.
             let address = if quote.is_some() && is_server { "127.0.0.1:0" } else { "127.0.0.1:8080" };
+            let text = run.with_defaults(address);
             command.is_server |= is_server && quote.is_none();
-            command.text += &run.with_defaults(address);
-            rest = &rest[length..];
+            if quote.is_some() {
+                command.quoted.push((text.clone(), format!("{CARGO_RUN}{}", &rest[..length])));
+            }
+            command.text.replace_range(at..at + CARGO_RUN.len() + length, &text);
         }
-        command.text += rest;
         Ok(command)
     }
 }
+
+const CARGO_RUN: &str = "cargo run";
 
 /// `cargo run`, taken apart.
 struct Run<'a> {
@@ -202,6 +207,14 @@ impl Ports {
             .find(|port| self.shown.contains_key(port))
     }
 
+    /// A program started the server of the page by itself, and says where it is.
+    pub(crate) fn starts_servers(&mut self, lines: &[String]) {
+        static SERVER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bserver at 127\.0\.0\.1:(\d+)\b"));
+        for found in lines.iter().filter_map(|line| SERVER.captures(line)) {
+            self.shown.insert(found[1].parse().unwrap_or_default(), 8080);
+        }
+    }
+
     /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, …; `zero` is what
     /// a server was meant to ask for instead of any port.
     pub(crate) fn as_shown(&mut self, line: &str, zero: Option<u16>) -> String {
@@ -268,7 +281,12 @@ mod tests {
             ("cargo run --bin ch07_pool -- server --limit 2", "ch07_pool server --limit 2 127.0.0.1:8080"),
             ("echo a | cargo run -q --bin talk | head -1", "echo a | talk 127.0.0.1:8080 | head -1"),
             ("sleep 1 | cargo run -q --bin talk -- [::1]:8080 2>&1", "sleep 1 | talk [::1]:8080 2>&1"),
-            ("x --spawn 'cargo run -q --bin ch04_reply -- server'", "x --spawn 'ch04_reply server 127.0.0.1:0'"),
+            ("cargo run --bin ch04_reply -- server 2>/dev/null", "ch04_reply server 127.0.0.1:8080 2>/dev/null"),
+            ("x --spawn 'cargo run -q --bin ch04_reply -- server' -y", "x --spawn 'ch04_reply server 127.0.0.1:0' -y"),
+            (
+                "cargo run --bin ch04_reply -- x 'cargo run --bin ch07_pool -- server --limit 2' | head",
+                "ch04_reply x 'ch07_pool server --limit 2 127.0.0.1:0' | head",
+            ),
         ] {
             assert_eq!(parsed(shown), run);
         }
@@ -300,7 +318,7 @@ mod tests {
     #[test]
     fn a_port_that_the_page_leaves_alone_refuses() {
         let mut ports = Ports::default();
-        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false };
+        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false, quoted: Vec::new() };
         let (text, _) = ports.with_real(&client).unwrap();
         let address = text.strip_prefix("talk ").unwrap();
         assert!(std::net::TcpStream::connect(address).is_err());

@@ -213,7 +213,15 @@ impl Stage<'_> {
             let mut now = Vec::new();
             for (part, lines) in block.parts.iter().zip(parts) {
                 let zero = self.runs[part.program].instead_of_zero;
-                let lines = lines.iter().map(|line| normalise::line(&self.ports.as_shown(line, zero))).collect();
+                let quoted = &self.section.programs[part.program].command.quoted;
+                if !quoted.is_empty() {
+                    self.ports.starts_servers(lines);
+                }
+                let as_shown = |line: &String| {
+                    let line = quoted.iter().fold(line.clone(), |line, (run, shown)| line.replace(run, shown));
+                    normalise::line(&self.ports.as_shown(&line, zero))
+                };
+                let lines = lines.iter().map(as_shown).collect();
                 now.extend_from_slice(&part.prompt);
                 now.extend(keeping_what_agrees(&part.expected, lines));
             }
