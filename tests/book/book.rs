@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crate::consoles::Section;
 use crate::markdown::{Fence, Image, Page};
@@ -25,6 +26,8 @@ const PROSE_ONLY: &[(&str, &str)] = &[
 pub(crate) struct Book {
     pub(crate) root: PathBuf,
     pub(crate) programs: PathBuf,
+    /// For how long a program is waited for.
+    pub(crate) bound: Duration,
     /// How many sections may run at the same time.
     turns: Turns,
 }
@@ -65,7 +68,7 @@ impl Finding {
 
 impl Book {
     pub(crate) fn new(root: PathBuf, programs: PathBuf) -> Book {
-        Book { root, programs, turns: Turns::default() }
+        Book { root, programs, bound: Duration::from_secs(30), turns: Turns::default() }
     }
 
     /// Checks all pages at the same time; with `update`, mends what can be mended.
@@ -189,10 +192,10 @@ impl Book {
         if findings.is_empty() || !(update || section.counts_seconds()) {
             return findings;
         }
-        let again = run::section(self, section, update);
-        if update && !again.is_empty() && format!("{findings:?}") != format!("{again:?}") {
-            let line = section.blocks[0].fence.line;
-            return vec![Finding::wrong(line, format!("two runs differ: {findings:#?} {again:#?}"))];
+        let mut again = run::section(self, section, update);
+        if update {
+            let differing: Vec<Finding> = again.iter().filter_map(|second| second.differs_from(&findings)).collect();
+            again.extend(differing);
         }
         again
     }
@@ -221,6 +224,18 @@ impl Book {
 }
 
 impl Finding {
+    /// What was seen once and then otherwise cannot stay as it is, although it is written.
+    fn differs_from(&self, first: &[Finding]) -> Option<Finding> {
+        let Finding::Stale { line, now, .. } = self else { return None };
+        let before = first.iter().find_map(|finding| match finding {
+            Finding::Stale { line: of, now, .. } if of == line => Some(now),
+            _ => None,
+        });
+        let before = before.filter(|before| *before != now)?;
+        let difference = diffs::shown(before, now);
+        Some(Finding::wrong(*line, format!("two runs differ; put [..] where they may:\n{difference}")))
+    }
+
     fn line(&self) -> usize {
         match self {
             Finding::Wrong { line, .. } | Finding::Stale { line, .. } | Finding::StaleFile { line, .. } => *line,

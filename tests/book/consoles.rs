@@ -72,7 +72,7 @@ fn terminal_of(fence: &Fence) -> Result<Option<(&str, bool)>, Finding> {
         (Some(name), None) if !name.is_empty() => match name.split_once(',') {
             None => Ok(Some((name, false))),
             Some((name, how)) if how.trim() == "keeps running" => Ok(Some((name.trim(), true))),
-            Some((_, how)) => Err(Finding::wrong(fence.line, format!("a terminal cannot be {how:?}"))),
+            Some((_, how)) => Err(Finding::wrong(fence.line, format!("a terminal cannot be {:?}", how.trim()))),
         },
         (None, Some(reason)) if !reason.is_empty() => Ok(None),
         _ => Err(Finding::wrong(

@@ -58,7 +58,7 @@ fn scene(book: &Book, program: &str) -> Result<Vec<String>, String> {
         return Err(format!("no program is called {program}"));
     }
     let command = format!("NARRATE_WIDTH={WIDTH} {program}");
-    let mut running = Program::start(&command, &book.root, &book.programs).map_err(|error| error.to_string())?;
+    let mut running = Program::start(&command, book).map_err(|error| error.to_string())?;
     if !running.wait_for_end() {
         return Err(format!("{program} does not end"));
     }

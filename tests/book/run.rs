@@ -4,7 +4,7 @@ use crate::book::{Book, Finding};
 use crate::commands::{Ports, connections_to, listening_on, patiently};
 use crate::consoles::{Block, INTERRUPT, Part, Section};
 use crate::normalise;
-use crate::terminal::{BOUND, Program};
+use crate::terminal::Program;
 
 /// Runs the section; the blocks that differ, and what went wrong.
 pub(crate) fn section(book: &Book, section: &Section<'_>, update: bool) -> Vec<Finding> {
@@ -97,11 +97,12 @@ impl Stage<'_> {
         let server = self.ports.listening_in(&command).filter(|_| !program.command.is_server);
         let before = server.map(connections_to).unwrap_or_default();
         let for_its_silence = program.is_silent && part.expected.is_empty();
-        let running = Program::start(&patiently(&command, for_its_silence), &self.book.root, &self.book.programs)
+        let running = Program::start(&patiently(&command, for_its_silence), self.book)
             .map_err(|error| wrong(format!("cannot run {command:?}: {error}")))?;
 
         if program.command.is_server {
-            let ready = |lines: &[String]| lines.iter().filter_map(|line| listening_on(line)).count() >= to_come.len();
+            let ready =
+                |lines: &[String]| lines.iter().filter_map(|line| listening_on(line)).count() >= to_come.len().max(1);
             if !running.wait_until(ready) {
                 return Err(wrong(format!("{command:?} does not say `listening on`; it says {:?}", running.lines())));
             }
@@ -168,30 +169,28 @@ impl Stage<'_> {
             lines.push(INTERRUPT.to_owned());
         } else if program.is_silent && part.expected.is_empty() {
             running.interrupt();
-        } else if program.command.is_server && !program.parts.is_empty() {
-            // It might end by itself, for a reason that its output tells.
+        } else if !run.listens.is_empty() {
+            // It may have ended by itself, for a reason that its output tells.
             lines = lines_like(running, run.taken, &part.expected, self.update);
             run.taken += lines.len();
+            running.wait_until_quiet();
             if !running.has_ended() {
-                self.wrong.push(Finding::wrong(
-                    self.section.blocks[place.0].fence.line,
-                    format!(
-                        "the server in the terminal {:?} still runs where its section ends: show how it is ended, with a last line {INTERRUPT}",
-                        program.terminal
-                    ),
-                ));
-                self.printed[place.0][place.1] = lines;
-                run.running = None;
-                return Ok(());
+                let text = format!(
+                    "the server in the terminal {:?} still runs where its section ends: show how it is ended, with a last line {INTERRUPT}",
+                    program.terminal
+                );
+                self.wrong.push(Finding::wrong(self.section.blocks[place.0].fence.line, text));
+                running.interrupt();
             }
         }
         if !running.wait_for_end() {
             return Err(Finding::wrong(
                 self.section.blocks[place.0].fence.line,
                 format!(
-                    "it hangs: {:?} in the terminal {:?} has not ended within {BOUND:?}; it printed {:#?}",
+                    "it hangs: {:?} in the terminal {:?} has not ended within {:?}; it printed {:#?}",
                     program.command.text,
                     program.terminal,
+                    self.book.bound,
                     running.lines()
                 ),
             ));
