@@ -18,6 +18,8 @@ const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
     ("ch", "client", &[":"], "127.0.0.1:8080"),
     ("talk", "", &[":", "--help", "--version"], "127.0.0.1:8080"),
     ("check", "", &["--addr", "--spawn", "--list", "--help"], "--addr 127.0.0.1:8080"),
+    // Its messages are random, and a page has one of each.
+    ("check", "", &["--seed", "--list", "--help"], "--seed 1"),
     ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
     ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
 ];
@@ -34,18 +36,17 @@ pub(crate) struct Command {
     pub(crate) text: String,
     /// It listens, until Ctrl-C.
     pub(crate) is_server: bool,
+    /// Commands in quotes, for a program to start: as they are run, and as the page has them.
+    pub(crate) quoted: Vec<(String, String)>,
 }
 
 impl Command {
-    /// Replaces each `cargo run`.
+    /// Replaces each `cargo run`, the last one first: it may be quoted in the words of another.
     pub(crate) fn parse(shown: &str, programs: &Path) -> Result<Command, String> {
-        let mut command = Command { text: String::new(), is_server: false };
-        let mut rest = shown;
-        while let Some(at) = rest.find("cargo run") {
-            let before = &rest[..at];
-            command.text += before;
-            rest = &rest[at + "cargo run".len()..];
-            let quote = before.chars().next_back().filter(|last| "'\"".contains(*last));
+        let mut command = Command { text: shown.to_owned(), is_server: false, quoted: Vec::new() };
+        while let Some(at) = command.text.rfind(CARGO_RUN) {
+            let rest = &command.text[at + CARGO_RUN.len()..];
+            let quote = command.text[..at].chars().next_back().filter(|last| "'\"".contains(*last));
             let length = end_of_command(rest, quote);
             let run = Run::parse(&rest[..length])?;
             if !programs.join(run.program).is_file() {
@@ -54,14 +55,18 @@ impl Command {
             let is_server = run.is_one_of(SERVERS);
             // A server that another program starts listens where it likes.
             let address = if quote.is_some() && is_server { "127.0.0.1:0" } else { "127.0.0.1:8080" };
+            let text = run.with_defaults(address);
             command.is_server |= is_server && quote.is_none();
-            command.text += &run.with_defaults(address);
-            rest = &rest[length..];
+            if quote.is_some() {
+                command.quoted.push((text.clone(), format!("{CARGO_RUN}{}", &rest[..length])));
+            }
+            command.text.replace_range(at..at + CARGO_RUN.len() + length, &text);
         }
-        command.text += rest;
         Ok(command)
     }
 }
+
+const CARGO_RUN: &str = "cargo run";
 
 /// `cargo run`, taken apart.
 struct Run<'a> {
@@ -108,6 +113,16 @@ impl<'a> Run<'a> {
         }
         text + self.after
     }
+}
+
+/// Gives a command more time than the page does, so that a busy machine can do what a reader's does: what is
+/// silent stays so until its section ends, and a program that is ended by `timeout` gets three times as long.
+pub(crate) fn patiently(command: &str, is_silent: bool) -> String {
+    static TIMEOUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\btimeout (\d+) "));
+    static SILENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^sleep \d+ \|"));
+    let seconds = |found: &Captures<'_>| found[1].parse::<u32>().unwrap() * 3;
+    let command = TIMEOUT.replace_all(command, |found: &Captures<'_>| format!("timeout {} ", seconds(found)));
+    if is_silent { SILENCE.replace(&command, "sleep 600 |").into_owned() } else { command.into_owned() }
 }
 
 /// Where the simple command at the beginning of this text ends.
@@ -192,8 +207,17 @@ impl Ports {
             .find(|port| self.shown.contains_key(port))
     }
 
-    /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, ….
-    pub(crate) fn as_shown(&mut self, line: &str) -> String {
+    /// A program started the server of the page by itself, and says where it is.
+    pub(crate) fn starts_servers(&mut self, lines: &[String]) {
+        static SERVER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bserver at 127\.0\.0\.1:(\d+)\b"));
+        for found in lines.iter().filter_map(|line| SERVER.captures(line)) {
+            self.shown.insert(found[1].parse().unwrap_or_default(), 8080);
+        }
+    }
+
+    /// A line of output with the page's ports. Those that the kernel chose are 50001, 50002, …; `zero` is what
+    /// a server was meant to ask for instead of any port.
+    pub(crate) fn as_shown(&mut self, line: &str, zero: Option<u16>) -> String {
         let shown = &self.shown;
         let others = &mut self.others;
         for found in LOOPBACK.captures_iter(line) {
@@ -206,8 +230,12 @@ impl Ports {
             }
         }
         replace_in_columns(line, &LOOPBACK, |found| {
-            let port = found[2].parse().ok();
-            let new = port.and_then(|port: u16| shown.get(&port).or_else(|| others.get(&port)));
+            let port: Option<u16> = found[2].parse().ok();
+            let new = match port {
+                Some(0) => zero.as_ref(),
+                Some(port) => shown.get(&port).or_else(|| others.get(&port)),
+                None => None,
+            };
             new.map_or(found[0].to_owned(), |new| format!("{}{new}", &found[1]))
         })
     }
@@ -253,7 +281,12 @@ mod tests {
             ("cargo run --bin ch07_pool -- server --limit 2", "ch07_pool server --limit 2 127.0.0.1:8080"),
             ("echo a | cargo run -q --bin talk | head -1", "echo a | talk 127.0.0.1:8080 | head -1"),
             ("sleep 1 | cargo run -q --bin talk -- [::1]:8080 2>&1", "sleep 1 | talk [::1]:8080 2>&1"),
-            ("x --spawn 'cargo run -q --bin ch04_reply -- server'", "x --spawn 'ch04_reply server 127.0.0.1:0'"),
+            ("cargo run --bin ch04_reply -- server 2>/dev/null", "ch04_reply server 127.0.0.1:8080 2>/dev/null"),
+            ("x --spawn 'cargo run -q --bin ch04_reply -- server' -y", "x --spawn 'ch04_reply server 127.0.0.1:0' -y"),
+            (
+                "cargo run --bin ch04_reply -- x 'cargo run --bin ch07_pool -- server --limit 2' | head",
+                "ch04_reply x 'ch07_pool server --limit 2 127.0.0.1:0' | head",
+            ),
         ] {
             assert_eq!(parsed(shown), run);
         }
@@ -264,24 +297,32 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_machine_has_time() {
+        assert_eq!(patiently("sleep 4 | talk", true), "sleep 600 | talk");
+        assert_eq!(patiently("sleep 1; echo a | timeout 1 talk", false), "sleep 1; echo a | timeout 3 talk");
+    }
+
+    #[test]
     fn ports_have_the_numbers_of_the_page() {
         let mut ports = Ports::default();
         ports.listens(8080, 44444);
-        assert_eq!(ports.as_shown("listening on 127.0.0.1:44444"), "listening on 127.0.0.1:8080");
-        assert_eq!(ports.as_shown("from 127.0.0.1:55555"), "from 127.0.0.1:50001");
-        assert_eq!(ports.as_shown("from [::1]:55556"), "from [::1]:50002");
-        assert_eq!(ports.as_shown("and 127.0.0.1:55555 again"), "and 127.0.0.1:50001 again");
-        assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80"), "a port of ours: 127.0.0.1:80");
+        assert_eq!(ports.as_shown("listening on 127.0.0.1:44444", None), "listening on 127.0.0.1:8080");
+        assert_eq!(ports.as_shown("from 127.0.0.1:55555", None), "from 127.0.0.1:50001");
+        assert_eq!(ports.as_shown("from [::1]:55556", None), "from [::1]:50002");
+        assert_eq!(ports.as_shown("and 127.0.0.1:55555 again", None), "and 127.0.0.1:50001 again");
+        assert_eq!(ports.as_shown("bind to 127.0.0.1:0", Some(8080)), "bind to 127.0.0.1:8080");
+        assert_eq!(ports.as_shown("bind to 127.0.0.1:0", None), "bind to 127.0.0.1:0");
+        assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80", None), "a port of ours: 127.0.0.1:80");
     }
 
     #[test]
     fn a_port_that_the_page_leaves_alone_refuses() {
         let mut ports = Ports::default();
-        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false };
+        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false, quoted: Vec::new() };
         let (text, _) = ports.with_real(&client).unwrap();
         let address = text.strip_prefix("talk ").unwrap();
         assert!(std::net::TcpStream::connect(address).is_err());
         assert!(TcpListener::bind(address).is_err(), "nobody else gets it");
-        assert_eq!(ports.as_shown(address), "127.0.0.1:8080");
+        assert_eq!(ports.as_shown(address, None), "127.0.0.1:8080");
     }
 }

@@ -3,9 +3,9 @@
 //! Blocks belong to terminals, and terminals live until the next `##` heading. A program of a terminal may go
 //! on over several blocks.
 
+use crate::book::{Book, Finding};
 use crate::commands::Command;
 use crate::markdown::{Fence, Page};
-use crate::{Book, Finding};
 
 /// The blocks between two headings.
 #[derive(Default)]
@@ -38,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) parts: Vec<(usize, usize)>,
     /// The blocks after it don't wait for its end.
     pub(crate) keeps_running: bool,
+    /// It is there to say nothing: with the section it has served its purpose.
+    pub(crate) is_silent: bool,
 }
 
 /// The line that a terminal shows for Ctrl-C.
@@ -70,7 +72,7 @@ fn terminal_of(fence: &Fence) -> Result<Option<(&str, bool)>, Finding> {
         (Some(name), None) if !name.is_empty() => match name.split_once(',') {
             None => Ok(Some((name, false))),
             Some((name, how)) if how.trim() == "keeps running" => Ok(Some((name.trim(), true))),
-            Some((_, how)) => Err(Finding::wrong(fence.line, format!("a terminal cannot be {how:?}"))),
+            Some((_, how)) => Err(Finding::wrong(fence.line, format!("a terminal cannot be {:?}", how.trim()))),
         },
         (None, Some(reason)) if !reason.is_empty() => Ok(None),
         _ => Err(Finding::wrong(
@@ -118,8 +120,15 @@ impl<'p> Section<'p> {
             }
             let command = Command::parse(&command, &book.programs).map_err(wrong)?;
             parts.push(Part { prompt, expected: Vec::new(), program: self.programs.len(), place: 0 });
-            let keeps_running = command.is_server || stays || is_silent(&command.text);
-            self.programs.push(Program { terminal: terminal.to_owned(), command, parts: Vec::new(), keeps_running });
+            let is_silent = is_silent(&command.text);
+            let keeps_running = command.is_server || stays || is_silent;
+            self.programs.push(Program {
+                terminal: terminal.to_owned(),
+                command,
+                parts: Vec::new(),
+                keeps_running,
+                is_silent,
+            });
         }
         for (index, part) in parts.iter_mut().enumerate() {
             let program = &mut self.programs[part.program];
@@ -129,6 +138,12 @@ impl<'p> Section<'p> {
         }
         self.blocks.push(Block { fence, terminal: terminal.to_owned(), parts });
         Ok(())
+    }
+
+    /// Whether what it shows depends on how long something takes.
+    pub(crate) fn counts_seconds(&self) -> bool {
+        let mut commands = self.programs.iter().map(|program| &program.command.text);
+        commands.any(|command| command.contains("sleep ") || command.contains("timeout "))
     }
 
     pub(crate) fn part(&self, (block, part): (usize, usize)) -> &Part {

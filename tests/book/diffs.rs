@@ -4,7 +4,7 @@ use std::path::Path;
 
 use similar::{ChangeTag, TextDiff};
 
-use crate::Finding;
+use crate::book::Finding;
 use crate::markdown::Fence;
 use crate::quotes::region;
 

@@ -12,7 +12,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::Book;
+use crate::book::Book;
 use crate::commands::Ports;
 use crate::drawing;
 use crate::markdown::pattern;
@@ -58,12 +58,12 @@ fn scene(book: &Book, program: &str) -> Result<Vec<String>, String> {
         return Err(format!("no program is called {program}"));
     }
     let command = format!("NARRATE_WIDTH={WIDTH} {program}");
-    let mut running = Program::start(&command, &book.root, &book.programs).map_err(|error| error.to_string())?;
+    let mut running = Program::start(&command, book).map_err(|error| error.to_string())?;
     if !running.wait_for_end() {
         return Err(format!("{program} does not end"));
     }
     let mut ports = Ports::default();
-    Ok(running.lines().iter().map(|line| normalise::line(&ports.as_shown(line))).collect())
+    Ok(running.lines().iter().map(|line| normalise::line(&ports.as_shown(line, None))).collect())
 }
 
 impl Plan {

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Book, Report, programs};
+use crate::book::{Book, Report};
+use crate::programs;
 
 const SOURCE: &str = "\
 // ANCHOR: outer
@@ -71,12 +73,12 @@ impl Small {
         fs::write(path, text).unwrap();
     }
 
-    fn page(&self) -> String {
-        fs::read_to_string(self.folder.path().join("tutorial/en/guard.md")).unwrap()
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.folder.path().join(path)).unwrap()
     }
 
     fn check(&self, update: bool) -> Report {
-        Book { root: self.folder.path().to_owned(), programs: programs() }.check(update)
+        Book::new(self.folder.path().to_owned(), programs()).check(update)
     }
 
     #[track_caller]
@@ -90,7 +92,7 @@ impl Small {
     fn is_mended_into(&self, page: &str) {
         self.fails_with("UPDATE=1 cargo test --test book");
         assert_eq!(self.check(true).rewritten, ["tutorial/en/guard.md"]);
-        assert_eq!(self.page(), page);
+        assert_eq!(self.read("tutorial/en/guard.md"), page);
         let again = self.check(true);
         assert!(again.problems.is_empty() && again.rewritten.is_empty(), "{again:#?}");
     }
@@ -166,7 +168,7 @@ fn a_book_that_runs_nothing_fails() {
     Small::new(&format!("# A page\n\n{QUOTE}")).fails_with("not one console was run");
     Small::new("# A page\n\nWords.\n").fails_with("quotes nothing and runs nothing");
     let empty = tempfile::tempdir().unwrap();
-    let report = Book { root: empty.path().to_owned(), programs: programs() }.check(true);
+    let report = Book::new(empty.path().to_owned(), programs()).check(true);
     assert_eq!(report.problems.len(), 1, "{report:?}");
 }
 
@@ -206,6 +208,146 @@ fn a_difference_is_generated() {
 #[test]
 fn a_server_that_the_page_does_not_end_fails() {
     Small::new(&good().replace("^C\n", "")).fails_with("still runs where its section ends");
+}
+
+#[test]
+fn a_hang_says_so() {
+    let page = good() + "\n<!-- run: reader -->\n```console\n$ echo begun; sleep 600\nbegun\n```\n";
+    let small = Small::new(&page);
+    let mut book = Book::new(small.folder.path().to_owned(), programs());
+    book.bound = Duration::from_secs(2);
+    let report = book.check(false);
+    assert!(report.problems.iter().any(|problem| problem.contains("it hangs")), "{report:#?}");
+}
+
+#[test]
+fn who_is_served_and_who_waits_is_run_as_it_reads() {
+    let page = "\
+# A page
+
+<!-- run: server -->
+```console
+$ cargo run -q --bin ch04_reply -- server
+listening on 127.0.0.1:8080
+server: a client has connected
+server: the client has ended
+server: a client has connected
+server: the client has ended
+^C
+```
+
+<!-- run: silent -->
+```console
+$ sleep 60 | cargo run -q --bin talk
+```
+
+<!-- run: second -->
+```console
+$ timeout 1 cargo run -q --bin talk </dev/null || echo 'no answer'
+no answer
+$ cargo run -q --bin ch04_reply -- server
+Error: Os { code: 98, kind: AddrInUse, message: \"Address already in use\" }
+```
+
+## The port is free again
+
+<!-- run: second -->
+```console
+$ cargo run -q --bin talk
+talk: cannot connect to 127.0.0.1:8080: Connection refused
+```
+
+<!-- run: server -->
+```console
+$ cargo run -q --bin ch04_reply -- server
+listening on 127.0.0.1:8080
+^C
+$ echo the shell is back
+the shell is back
+```
+
+<!-- run: others, keeps running -->
+```console
+$ cat /dev/zero | head -c 1 | wc -c
+[..]
+```
+";
+    let report = Small::new(page).check(false);
+    assert!(report.problems.is_empty(), "{}", report.problems.join("\n"));
+    assert_eq!(report.consoles, 6);
+}
+
+#[test]
+fn a_continuation_needs_something_that_goes_on() {
+    Small::new(&good().replacen("run: server", "run: servant", 1))
+        .fails_with("nothing runs in the terminal \"server\"");
+    Small::new(&good().replace("run: client", "run: client, upside down")).fails_with("cannot be \"upside down\"");
+    let early = good().replace("listening on 127.0.0.1:8080\n", "listening on 127.0.0.1:8080\n^C\n");
+    Small::new(&early).fails_with("after ^C the terminal \"server\" runs nothing");
+}
+
+const FIGURE: &str = "
+![A greeting goes across, and an answer comes back](figures/greeting.svg)
+
+<!-- figure: ch04_reply; to: \"the client has ended\"; arrows: \"sending\" -> \"received\" -->
+";
+
+#[test]
+fn a_missing_or_changed_figure_fails_and_is_drawn() {
+    let small = Small::new(&(good() + FIGURE));
+    small.fails_with("figures/greeting.svg does not exist");
+    assert_eq!(small.check(true).rewritten, ["tutorial/en/figures/greeting.svg"]);
+    let drawn = small.read("tutorial/en/figures/greeting.svg");
+    assert!(drawn.contains("sending 안녕하세요") && drawn.contains("<title>A greeting goes across"), "{drawn}");
+    let report = small.check(true);
+    assert!(report.problems.is_empty() && report.rewritten.is_empty(), "{report:#?}");
+    small.write("tutorial/en/figures/greeting.svg", &drawn.replace("sending", "zending"));
+    small.fails_with("figures/greeting.svg is not what its run looks like");
+}
+
+#[test]
+fn a_figure_has_words_and_a_run() {
+    let page = good() + FIGURE;
+    Small::new(&page.replace("A greeting goes across, and an answer comes back", "A greeting"))
+        .fails_with("alternative text");
+    Small::new(&page.replace("<!-- figure", "<!-- figurine")).fails_with("is not drawn");
+    Small::new(&page.replace("-> \"received\"", "-> \"perceived\"")).fails_with("no lane says \"sending\"");
+}
+
+#[test]
+fn a_dead_link_fails() {
+    let page = |link: &str| good() + &format!("\nSee [there]({link}), and not `[here](gone.md)`.\n");
+    for (link, problem) in [
+        ("gone.md", "gone.md does not exist"),
+        ("../../src/bin/gone.rs", "gone.rs does not exist"),
+        ("#nowhere", "there is no such heading"),
+        ("guard.md#nowhere", "there is no such heading"),
+    ] {
+        Small::new(&page(link)).fails_with(problem);
+    }
+    for link in ["guard.md#a-page", "#a-page", "../../src/bin/ch99_guard.rs", "https://example.org/x"] {
+        let report = Small::new(&page(link)).check(false);
+        assert!(report.problems.is_empty(), "{report:#?}");
+    }
+}
+
+#[test]
+fn a_chapter_is_whole() {
+    let small = Small::new(&good());
+    small.write("tutorial/en/99-guard.md", &good());
+    small.fails_with("a chapter has 120 to 300 lines");
+    small.fails_with("a chapter has a heading `## What broke`");
+    small.fails_with("src/bin/ch99_guard.rs#outer is quoted nowhere in its chapter");
+    small.write("tutorial/en/99-guard.md", &(good() + "\n## Try it\n\n## Run it\n"));
+    small.fails_with("`Try it` comes after `Run it`");
+    let headings =
+        ["What broke", "What happened", "The smallest change", "Run it", "Check it", "Try it", "Still broken"];
+    let headings = headings.map(|heading| format!("\n## {heading}\n{}", "\n".repeat(14)));
+    let quote = QUOTE.replace("#greet", "#outer");
+    small.write("tutorial/en/99-guard.md", &(good() + &quote + &headings.join("")));
+    small.check(true);
+    let report = small.check(false);
+    assert!(report.problems.is_empty(), "{report:#?}");
 }
 
 #[test]

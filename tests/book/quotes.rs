@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::Finding;
+use crate::book::Finding;
 use crate::markdown::{Fence, Page};
 
 /// Blocks of these languages are quotes.

@@ -1,10 +1,10 @@
 //! Runs the consoles of a section, and compares what the terminals show with what the page says.
 
-use crate::commands::{Ports, connections_to, listening_on};
+use crate::book::{Book, Finding};
+use crate::commands::{Ports, connections_to, listening_on, patiently};
 use crate::consoles::{Block, INTERRUPT, Part, Section};
 use crate::normalise;
-use crate::terminal::{BOUND, Program};
-use crate::{Book, Finding};
+use crate::terminal::Program;
 
 /// Runs the section; the blocks that differ, and what went wrong.
 pub(crate) fn section(book: &Book, section: &Section<'_>, update: bool) -> Vec<Finding> {
@@ -21,7 +21,8 @@ pub(crate) fn section(book: &Book, section: &Section<'_>, update: bool) -> Vec<F
         // What comes after it would only repeat it.
         return vec![finding];
     }
-    stage.wrong.into_iter().chain(compare(section, stage.printed, &mut stage.ports)).collect()
+    let differing = stage.compare();
+    stage.wrong.into_iter().chain(differing).collect()
 }
 
 /// A section that is being run.
@@ -45,6 +46,8 @@ struct Run {
     taken: usize,
     /// The ports that it listens on, by the page's numbers.
     listens: Vec<u16>,
+    /// What the page calls the port 0 that it was given.
+    instead_of_zero: Option<u16>,
     finished: bool,
 }
 
@@ -73,10 +76,13 @@ impl Stage<'_> {
                 }
             }
         }
-        // Those that end by themselves first: they may need the others for it.
-        let (ended_by_hand, by_itself): (Vec<usize>, Vec<usize>) =
-            (0..self.runs.len()).partition(|&program| self.interrupted(program));
-        for program in by_itself.into_iter().chain(ended_by_hand) {
+        // Those that end by themselves first: they may need the others for it. Servers tell of everybody's end.
+        let mut order: Vec<usize> = (0..self.runs.len()).collect();
+        order.sort_by_key(|&program| {
+            let of_page = &self.section.programs[program];
+            (of_page.is_silent || self.interrupted(program), of_page.command.is_server)
+        });
+        for program in order {
             self.finish(program)?;
         }
         Ok(())
@@ -87,13 +93,16 @@ impl Stage<'_> {
         let fence = self.section.blocks[program.parts[0].0].fence;
         let wrong = |text: String| Finding::wrong(fence.line, text);
         let (command, mut to_come) = self.ports.with_real(&program.command).map_err(wrong)?;
+        let instead_of_zero = to_come.first().copied();
         let server = self.ports.listening_in(&command).filter(|_| !program.command.is_server);
         let before = server.map(connections_to).unwrap_or_default();
-        let running = Program::start(&command, &self.book.root, &self.book.programs)
+        let for_its_silence = program.is_silent && part.expected.is_empty();
+        let running = Program::start(&patiently(&command, for_its_silence), self.book)
             .map_err(|error| wrong(format!("cannot run {command:?}: {error}")))?;
 
         if program.command.is_server {
-            let ready = |lines: &[String]| lines.iter().filter_map(|line| listening_on(line)).count() >= to_come.len();
+            let ready =
+                |lines: &[String]| lines.iter().filter_map(|line| listening_on(line)).count() >= to_come.len().max(1);
             if !running.wait_until(ready) {
                 return Err(wrong(format!("{command:?} does not say `listening on`; it says {:?}", running.lines())));
             }
@@ -112,6 +121,7 @@ impl Stage<'_> {
                 return Err(wrong(format!("{command:?} does not connect")));
             }
         }
+        self.runs[part.program].instead_of_zero = instead_of_zero;
         self.runs[part.program].running = Some(running);
         Ok(())
     }
@@ -157,30 +167,30 @@ impl Stage<'_> {
             run.taken += lines.len();
             running.interrupt();
             lines.push(INTERRUPT.to_owned());
-        } else if program.command.is_server && !program.parts.is_empty() {
-            // It might end by itself, for a reason that its output tells.
+        } else if program.is_silent && part.expected.is_empty() {
+            running.interrupt();
+        } else if !run.listens.is_empty() {
+            // It may have ended by itself, for a reason that its output tells.
             lines = lines_like(running, run.taken, &part.expected, self.update);
             run.taken += lines.len();
+            running.wait_until_quiet();
             if !running.has_ended() {
-                self.wrong.push(Finding::wrong(
-                    self.section.blocks[place.0].fence.line,
-                    format!(
-                        "the server in the terminal {:?} still runs where its section ends: show how it is ended, with a last line {INTERRUPT}",
-                        program.terminal
-                    ),
-                ));
-                self.printed[place.0][place.1] = lines;
-                run.running = None;
-                return Ok(());
+                let text = format!(
+                    "the server in the terminal {:?} still runs where its section ends: show how it is ended, with a last line {INTERRUPT}",
+                    program.terminal
+                );
+                self.wrong.push(Finding::wrong(self.section.blocks[place.0].fence.line, text));
+                running.interrupt();
             }
         }
         if !running.wait_for_end() {
             return Err(Finding::wrong(
                 self.section.blocks[place.0].fence.line,
                 format!(
-                    "it hangs: {:?} in the terminal {:?} has not ended within {BOUND:?}; it printed {:#?}",
+                    "it hangs: {:?} in the terminal {:?} has not ended within {:?}; it printed {:#?}",
                     program.command.text,
                     program.terminal,
+                    self.book.bound,
                     running.lines()
                 ),
             ));
@@ -193,6 +203,32 @@ impl Stage<'_> {
         }
         self.printed[place.0][place.1] = lines;
         Ok(())
+    }
+
+    /// The blocks whose transcripts are not what the page says.
+    fn compare(&mut self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (block, parts) in self.section.blocks.iter().zip(&self.printed) {
+            let mut now = Vec::new();
+            for (part, lines) in block.parts.iter().zip(parts) {
+                let zero = self.runs[part.program].instead_of_zero;
+                let quoted = &self.section.programs[part.program].command.quoted;
+                if !quoted.is_empty() {
+                    self.ports.starts_servers(lines);
+                }
+                let as_shown = |line: &String| {
+                    let line = quoted.iter().fold(line.clone(), |line, (run, shown)| line.replace(run, shown));
+                    normalise::line(&self.ports.as_shown(&line, zero))
+                };
+                let lines = lines.iter().map(as_shown).collect();
+                now.extend_from_slice(&part.prompt);
+                now.extend(keeping_what_agrees(&part.expected, lines));
+            }
+            if block.fence.text != now {
+                findings.push(stale(block, now));
+            }
+        }
+        findings
     }
 }
 
@@ -217,23 +253,6 @@ fn lines_like(running: &Program, taken: usize, expected: &[String], update: bool
     let mut lines = running.lines().split_off(taken);
     lines.truncate(shapes.len());
     lines
-}
-
-/// The blocks whose transcripts are not what the page says.
-fn compare(section: &Section<'_>, printed: Vec<Vec<Vec<String>>>, ports: &mut Ports) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (block, parts) in section.blocks.iter().zip(printed) {
-        let mut now = Vec::new();
-        for (part, lines) in block.parts.iter().zip(parts) {
-            let lines: Vec<String> = lines.iter().map(|line| normalise::line(&ports.as_shown(line))).collect();
-            now.extend_from_slice(&part.prompt);
-            now.extend(keeping_what_agrees(&part.expected, lines));
-        }
-        if block.fence.text != now {
-            findings.push(stale(block, now));
-        }
-    }
-    findings
 }
 
 fn stale(block: &Block<'_>, now: Vec<String>) -> Finding {

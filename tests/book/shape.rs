@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::Finding;
+use crate::book::Finding;
 use crate::markdown::{Heading, Image, Page};
 use crate::quotes::{anchors, quotes_of};
 

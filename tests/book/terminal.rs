@@ -2,7 +2,6 @@
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
-pub(crate) const BOUND: Duration = Duration::from_secs(30);
+use crate::book::Book;
 
 /// For how long a running program is silent when we take it to have said what it has to say. Only pages that
 /// are wrong, or being written, are waited for like this.
@@ -24,6 +22,8 @@ const MOST: usize = 1 << 20;
 pub(crate) struct Program {
     child: Child,
     output: Arc<Output>,
+    /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
+    bound: Duration,
     reaped: bool,
 }
 
@@ -41,15 +41,15 @@ struct State {
 }
 
 impl Program {
-    /// Starts a shell command in this folder; programs of ours are found by their names.
-    pub(crate) fn start(command: &str, folder: &Path, programs: &Path) -> io::Result<Program> {
+    /// Starts a shell command in the book's folder; programs of ours are found by their names.
+    pub(crate) fn start(command: &str, book: &Book) -> io::Result<Program> {
         let (mut from_program, to_us) = io::pipe()?;
-        let mut path = programs.as_os_str().to_owned();
+        let mut path = book.programs.as_os_str().to_owned();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         let child = Command::new("sh")
             .args(["-c", command])
-            .current_dir(folder)
+            .current_dir(&book.root)
             .env_clear()
             .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
             .envs([("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TMPDIR", "/tmp")])
@@ -75,7 +75,7 @@ impl Program {
                 }
             }
         });
-        Ok(Program { child, output, reaped: false })
+        Ok(Program { child, output, bound: book.bound, reaped: false })
     }
 
     /// The lines so far; the last one may lack its newline only when the program has ended.
@@ -96,7 +96,7 @@ impl Program {
         let began = Instant::now();
         let mut state = self.output.lock();
         while !state.ended && !enough(&state) {
-            let Some(left) = BOUND.checked_sub(began.elapsed()) else { return false };
+            let Some(left) = self.bound.checked_sub(began.elapsed()) else { return false };
             // Conditions may depend on more than the output, so they are asked again now and then.
             state = self.output.wait(state, left.min(Duration::from_millis(10)));
         }
