@@ -12,10 +12,10 @@ use crate::target::{Address, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
 /// No stage takes longer, apart from what its deadlines make it wait.
-const STAGE: Duration = Duration::from_secs(20);
+const STAGE: Duration = Duration::from_secs(10);
 
 /// After this no further stage is begun.
-const ALL: Duration = Duration::from_secs(120);
+const ALL: Duration = Duration::from_secs(60);
 
 /// How often a stage is tried that this machine was too slow for.
 const TRIES: usize = 3;
@@ -118,8 +118,9 @@ impl Judge {
             }
         }
         for stage in stages {
-            let judged = if began.elapsed() > ALL {
-                let why = format!("not run: all of it may take {} s", ALL.as_secs());
+            let all = ALL + self.deadline.unwrap_or_default() * 6;
+            let judged = if began.elapsed() > all {
+                let why = format!("not run: all of it may take {} s; try --stage {}", all.as_secs(), stage.name);
                 Judged { stage, outcome: Outcome::Skipped { why }, took: Duration::ZERO }
             } else {
                 self.judge(stage)
@@ -181,7 +182,7 @@ impl Judge {
     fn attempt(&mut self, stage: &'static Stage) -> Option<Outcome> {
         let address = self.address.clone()?;
         let extra = self.deadline.unwrap_or_default() * 6;
-        let story = Story::new(self.patience, STAGE + extra);
+        let story = Story::new(self.patience, STAGE + extra, self.deadline);
         let mut context = Context {
             address: &address,
             server: self.server.as_mut(),

@@ -30,15 +30,18 @@ pub(crate) struct Story {
     steps: RefCell<Vec<String>>,
     until: Instant,
     patience: Duration,
+    until_read: Duration,
     goodbyes: RefCell<Duration>,
 }
 
 impl Story {
-    pub(crate) fn new(patience: Duration, bound: Duration) -> Rc<Story> {
+    /// `deadline`: the server's, if it is known; a wait of ours must not look like a silent client.
+    pub(crate) fn new(patience: Duration, bound: Duration, deadline: Option<Duration>) -> Rc<Story> {
         Rc::new(Story {
             steps: RefCell::default(),
             until: Instant::now() + bound,
             patience,
+            until_read: deadline.map_or(UNTIL_READ, |deadline| UNTIL_READ.min(deadline / 3)),
             goodbyes: RefCell::new(GOODBYES),
         })
     }
@@ -137,7 +140,11 @@ impl Client {
             }
             Err(error) => {
                 story.step(told_by(name.unwrap_or(""), &format!("tried to connect to {address}")));
-                Err(Trouble::new(Symptom::Refused, "a connection", reason(&error)))
+                let symptom = match error.kind() {
+                    io::ErrorKind::ConnectionReset => Symptom::Reset, // It was accepted, and closed at once.
+                    _ => Symptom::Refused,
+                };
+                Err(Trouble::new(symptom, "a connection", reason(&error)))
             }
         }
     }
@@ -234,7 +241,7 @@ impl Client {
         let began = Instant::now();
         let Some(peer) = self.stream().peer() else { return false };
         while let Some(unread) = peer.unread() {
-            if is_enough(unread) || self.story.left(began, UNTIL_READ).is_zero() {
+            if is_enough(unread) || self.story.left(began, self.story.until_read).is_zero() {
                 return true;
             }
             thread::sleep(Duration::from_millis(1));

@@ -144,7 +144,7 @@ impl Spawned {
                     .parse()
                     .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
                 return written
-                    .find_listener(SILENCE)
+                    .believe(SILENCE)
                     .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));
             }
             if let Some(how) = self.how_it_ended() {

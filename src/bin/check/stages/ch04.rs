@@ -177,7 +177,13 @@ fn connects(context: &mut Context<'_>) -> Verdict {
         return Err(Trouble { expected: "silence".to_owned(), ..Trouble::differs(Symptom::Unasked, shown) }.into());
     }
     match ending {
-        Ending::Open => Ok(None),
+        Ending::Open => {
+            // A client that leaves without a word is a matter of a later stage.
+            let line = context.korean();
+            client.send(&line)?;
+            client.listen_until(&line, QUIET);
+            Ok(None)
+        }
         Ending::Clean => Err(Trouble::new(Symptom::Ended, "an open connection", "the end of the connection").into()),
         Ending::Reset => Err(Trouble::new(Symptom::Reset, "an open connection", "a reset").into()),
     }
@@ -219,8 +225,10 @@ fn probe(context: &mut Context<'_>, name: &str) -> Result<Manner, Trouble> {
     if let Some(ending) = ended {
         return Err(no_answer(context, &line, &answer, ending));
     }
+    let (early, _) = client.listen(Duration::from_millis(50), LONGEST_PREFIX);
     client.end();
-    let (rest, _) = client.listen(Duration::from_millis(500), LONGEST_PREFIX);
+    let (late, _) = client.listen(Duration::from_millis(500), LONGEST_PREFIX);
+    let rest = [early.as_slice(), &late].concat();
     answer.extend_from_slice(&rest);
     let manner = Manner::of(&line, &answer).unwrap_or_default();
     let body = line.strip_suffix(b"\n").unwrap_or(&line);
@@ -232,6 +240,12 @@ fn probe(context: &mut Context<'_>, name: &str) -> Result<Manner, Trouble> {
         context.step(format!("read {}", brief(&answer)));
         let trouble = Trouble::new(Symptom::Extra, "the line once", escape(&answer));
         return Err(trouble.seen(Some("The answer came twice.")));
+    }
+    if early.is_empty() && !late.is_empty() {
+        context.step(format!("read {}", brief(&late)));
+        let cause =
+            "Something was sent at the end that nobody asked for. Is the end (read returns 0) answered like a message?";
+        return Err(Trouble::new(Symptom::Unasked, "the end, and nothing before it", escape(&late)).seen(Some(cause)));
     }
     if std::str::from_utf8(&manner.prefix).is_err() {
         return Err(Trouble::new(Symptom::Changed, "a text in front of the answer", escape(&manner.prefix)));
@@ -326,10 +340,11 @@ fn mebibyte(context: &mut Context<'_>) -> Vec<u8> {
         // Up to 1,000 bytes a line; and for certain one of that length.
         let most = if bytes.is_empty() { 1000 } else { context.random.between(10, 1000) };
         let start = bytes.len();
-        while bytes.len() - start + words.len() + 1 < most {
+        while bytes.len() - start + words.len() + 2 < most {
             bytes.extend_from_slice(words);
             bytes.push(b' ');
         }
+        bytes.push(b'.');
         bytes.push(b'\n');
     }
     bytes

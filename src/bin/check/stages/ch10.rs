@@ -150,6 +150,7 @@ fn last_words(context: &mut Context<'_>) -> Verdict {
         }
     }
     context.part(clients);
+    context.recovers(Duration::from_secs(3))?;
     notes.dedup();
     Ok(Some(notes.join(", ")))
 }

@@ -175,7 +175,7 @@ fn descriptors(context: &mut Context<'_>) -> Verdict {
         let received = format!("{} in {}", seconds(used), seconds(WATCHED));
         return Err(failed("hardly any processor time while nothing can be done", received, cause));
     }
-    context.recovers(Duration::from_secs(5))?;
+    context.recovers(context.story.patience() + Duration::from_secs(2))?;
     if served == all {
         return Err(Stop::Skipped("all clients were served: the lowered limit did not reach this server".to_owned()));
     }

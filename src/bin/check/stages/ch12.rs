@@ -15,9 +15,6 @@ use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(12);
 
-/// How long a server may take from the signal to its end: nobody knows its own deadline for that.
-const STOPPING: Duration = Duration::from_secs(10);
-
 /// How long it may go on serving new clients after the signal.
 const NEW_CLIENTS: Duration = Duration::from_secs(2);
 
@@ -71,7 +68,7 @@ fn nothing_left(context: &mut Context<'_>) -> Verdict {
     round(context)?;
     let mut after = count(context);
     let waited = Instant::now();
-    while waited.elapsed() < Duration::from_secs(3) && (after.0 > before.0 || after.1 > before.1 + A_FEW) {
+    while waited.elapsed() < context.story.patience() && (after.0 > before.0 || after.1 > before.1 + A_FEW) {
         std::thread::sleep(Duration::from_millis(10));
         after = count(context);
     }
@@ -97,7 +94,8 @@ fn counted((descriptors, threads): (usize, usize)) -> String {
 }
 
 fn round(context: &mut Context<'_>) -> Result<(), Trouble> {
-    let at_once = context.at_most(ROUND);
+    // Half of the places at a time: those of the clients before may be a moment late.
+    let at_once = context.limit.map_or(ROUND, |limit| ROUND.min(limit.div_ceil(2)));
     let mut left = ROUND;
     while left > 0 {
         let places = at_once.min(left);
@@ -115,6 +113,8 @@ fn round(context: &mut Context<'_>) -> Result<(), Trouble> {
 }
 
 fn interrupt(context: &mut Context<'_>) -> Verdict {
+    // Nobody knows the server's own deadline for stopping: 10 s, unless another patience is asked for.
+    let stopping = context.story.patience() * 3 + Duration::from_secs(1);
     let pieces = context.answers_pieces()?;
     let places = context.at_most(2);
     let mut idle = if places > 1 { Some(context.client("A")?) } else { None };
@@ -147,7 +147,9 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
         rest
     };
     let signalled = Instant::now();
-    let new_ones = no_new_clients(context);
+    // The half line must be completed before its deadline, and should be completed after the server has noticed.
+    let moment = context.deadline.map_or(Duration::from_millis(500), |deadline| deadline / 3);
+    let mut turned_away = are_turned_away(context, signalled, moment);
     if !rest.is_empty() {
         client.send_for(rest, Duration::from_secs(1)).ok();
         context.step(format!("client B: sent the rest of its line, {}", brief(rest)));
@@ -157,20 +159,29 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
         return Err(Stop::Busy); // Perhaps it was not the signal, but the deadline, that ended it.
     }
     answered?;
-    new_ones?;
-    client.expect_end_within(STOPPING)?;
+    turned_away = turned_away || are_turned_away(context, signalled, NEW_CLIENTS);
+    if !turned_away {
+        context.step(format!(
+            "a new client connected and was answered, {} after the signal",
+            seconds(signalled.elapsed())
+        ));
+        let cause = "After the signal the server goes on as before. Let the signal end the loop that accepts; a loop that waits in \
+                     accept has to be woken for that.";
+        return Err(failed("no new clients", "a new client was answered", cause));
+    }
+    client.expect_end_within(stopping)?;
     drop(client);
     if let Some(idle) = &mut idle {
-        let (_, ending) = idle.listen(STOPPING.saturating_sub(signalled.elapsed()), 4096);
+        let (_, ending) = idle.listen(stopping.saturating_sub(signalled.elapsed()), 4096);
         if ending == Ending::Open {
-            context.step(format!("client A: its connection was still open, {} after the signal", seconds(STOPPING)));
-            return Err(stays("the end of every connection"));
+            context.step(format!("client A: its connection was still open, {} after the signal", seconds(stopping)));
+            return Err(stays("the end of every connection", stopping));
         }
     }
     drop(idle);
-    if !context.spawned().ends_within(STOPPING.saturating_sub(signalled.elapsed())) {
-        context.step(format!("waited for the server's process to end, {} in all", seconds(STOPPING)));
-        return Err(stays("the end of the process"));
+    if !context.spawned().ends_within(stopping.saturating_sub(signalled.elapsed())) {
+        context.step(format!("waited for the server's process to end, {} in all", seconds(stopping)));
+        return Err(stays("the end of the process", stopping));
     }
     let took = signalled.elapsed();
     if let Address::Tcp(address) = context.address
@@ -184,38 +195,31 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     Ok(Some(format!("ended {} after the signal", seconds(took))))
 }
 
-/// New clients are turned away, or at least not answered.
-fn no_new_clients(context: &mut Context<'_>) -> Result<(), Stop> {
-    let began = Instant::now();
+/// Whether new clients are turned away, or at least not answered, from some moment within `patience` on.
+fn are_turned_away(context: &mut Context<'_>, since: Instant, patience: Duration) -> bool {
     loop {
         let line = context.plain();
         let told = context.story.steps().len();
         let Ok(mut client) = context.one_of_many() else {
             context.story.forget_after(told);
             context.step("a new client could not connect");
-            return Ok(());
+            return true;
         };
         let _ = client.send_for(&line, Duration::from_millis(100));
-        let (came, _) = client.listen_until(&line, Duration::from_millis(200));
+        let (came, _) = client.listen_until(&line, patience.min(Duration::from_millis(200)));
         if find(&came, &line).is_none() {
             context.step("a new client was not answered");
-            return Ok(());
+            return true;
         }
-        if began.elapsed() > NEW_CLIENTS {
-            context.step(format!(
-                "a new client connected and was answered, {} after the signal",
-                seconds(began.elapsed())
-            ));
-            let cause = "After the signal the server goes on as before. Let the signal end the loop that accepts; a loop that waits in \
-                         accept has to be woken for that.";
-            return Err(failed("no new clients", "a new client was answered", cause));
+        if since.elapsed() > patience {
+            return false;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn stays(expected: &str) -> Stop {
+fn stays(expected: &str, stopping: Duration) -> Stop {
     let cause = "The server waits for a client that says nothing, and such a client keeps it from ending for ever. At the signal, end \
                  the connections on which no message is on its way; give the others a deadline.";
-    failed(&format!("{expected} within {}", seconds(STOPPING)), "nothing: it goes on", cause)
+    failed(&format!("{expected} within {}", seconds(stopping)), "nothing: it goes on", cause)
 }

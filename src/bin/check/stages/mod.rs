@@ -167,6 +167,9 @@ fn general_hint(symptom: Symptom) -> &'static str {
     }
 }
 
+/// How long the answer to a piece may take.
+const PIECE: Duration = Duration::from_millis(300);
+
 /// How long many clients may take to leave.
 const PARTING: Duration = Duration::from_millis(500);
 
@@ -260,7 +263,8 @@ impl Context<'_> {
         let (half, rest) = line.split_at(line.len() / 2);
         client.send(half)?;
         client.let_it_read();
-        let (came, _) = client.listen_until(half, Duration::from_millis(300));
+        let wait = self.deadline.map_or(PIECE, |deadline| PIECE.min(deadline / 3));
+        let (came, _) = client.listen_until(half, wait);
         let answered = find(&came, half).is_some();
         client.send(rest)?;
         client.expect(if answered { rest } else { &line }, Kind::Text)?;
@@ -268,24 +272,33 @@ impl Context<'_> {
         Ok(answered)
     }
 
-    /// A new client is answered again, within a few seconds; told as one step. Places and descriptors of clients
-    /// that have just left may take a moment to be free.
+    /// New clients are answered again, within a few seconds; told as one step. Places and descriptors of clients
+    /// that have just left may take a moment to be free. Three at once, so that the next stage has room.
     pub(crate) fn recovers(&mut self, within: Duration) -> Result<(), Trouble> {
         let began = Instant::now();
+        let lines: Vec<Vec<u8>> = (0..self.at_most(3)).map(|_| self.korean()).collect();
         loop {
-            let line = self.korean();
-            let outcome = self.one_of_many().and_then(|mut client| client.say(&line));
-            // Whatever it told while it tried is not a part of the story.
+            let told = self.story.steps().len();
+            let mut clients = Vec::new();
+            let outcome = lines.iter().try_for_each(|line| {
+                let mut client = self.one_of_many()?;
+                let outcome = client.say(line);
+                clients.push(client);
+                outcome
+            });
             match outcome {
                 Ok(()) => {
-                    self.step("a new client was answered");
+                    self.step("new clients are answered again");
                     return Ok(());
                 }
                 Err(trouble) if began.elapsed() > within => {
-                    self.step("a new client sent a line and waited for its answer");
+                    self.step("a new client sent a line");
                     return Err(trouble);
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => {
+                    self.story.forget_after(told);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             }
         }
     }
