@@ -118,6 +118,7 @@ fn steps_out_of_order() -> io::Result<()> {
     info!(target: "server", "accept, without listen");
     let error = server.accept().expect_err("it does not listen");
     info!(target: "server", "  {error}");
+    // ANCHOR_END: out_of_order
 
     let client = new_socket()?;
     let address = address_of(&server)?;
@@ -131,7 +132,6 @@ fn steps_out_of_order() -> io::Result<()> {
     info!(target: "client", "  {error}");
     Ok(())
 }
-// ANCHOR_END: out_of_order
 
 // ANCHOR: unanswered
 fn a_connect_that_nobody_answers() -> io::Result<()> {
@@ -188,13 +188,13 @@ fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-// ANCHOR: state
 /// The state of a socket, by its own address and the other side's.
 fn state_of(socket: &Socket) -> io::Result<&'static str> {
     let peer = socket.peer_addr().ok().and_then(|peer| peer.as_socket());
     Ok(state_between(address_of(socket)?, peer))
 }
 
+// ANCHOR: state
 /// Looks a connection up in the kernel's own table: proc(5), /proc/net/tcp.
 ///
 /// In a line of it everything is hexadecimal: `0: 0100007F:1F90 00000000:0000 0A …` is a socket at
@@ -220,6 +220,7 @@ fn state_between(ours: SocketAddr, theirs: Option<SocketAddr>) -> &'static str {
     }
     "not in the table"
 }
+// ANCHOR_END: state
 
 fn in_hexadecimal(address: Option<SocketAddr>) -> String {
     match address {
@@ -230,4 +231,3 @@ fn in_hexadecimal(address: Option<SocketAddr>) -> String {
         _ => "00000000:0000".to_owned(),
     }
 }
-// ANCHOR_END: state
