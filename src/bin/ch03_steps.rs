@@ -39,11 +39,9 @@ fn every_step_in_order() -> io::Result<()> {
     let address = address_of(&listener)?;
     let mut client = connect_to(address)?;
 
-    // ANCHOR: accept
     info!(target: "server", "accept");
     let (mut connection, _peer) = listener.accept()?;
     info!(target: "server", "  {}", state_of(&connection)?);
-    // ANCHOR_END: accept
 
     let mut bytes = [0; 100];
     info!(target: "client", "send: {GREETING}");
