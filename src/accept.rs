@@ -126,6 +126,12 @@ where
     }
 
     fn accept_batch(&mut self, listener: &Listener) -> io::Result<()> {
+        // Another thread may have taken it while it was given up. A new one comes before the next client, or
+        // the next time there would be nothing to tell anyone with.
+        if self.spare.is_none() {
+            self.spare = a_descriptor();
+        }
+        let mut lost = 0;
         for _ in 0..BATCH {
             // With `wait`, a place comes before accept; with `refuse`, whoever is there has to be told.
             let permit = self.pool.places().take();
@@ -139,12 +145,17 @@ where
                 }
                 Err(error) => match Trouble::of(&error) {
                     Trouble::Nobody => return Ok(()),
-                    Trouble::Client => self.complaints.log(format_args!("a client was lost before accept: {error}")),
+                    Trouble::Client => {
+                        self.complaints.log(format_args!("a client was lost before accept: {error}"));
+                        lost += 1;
+                        // So many in a row are no accident.
+                        if lost == BATCH {
+                            self.pause_because(&error);
+                        }
+                    }
                     Trouble::Machine => {
                         if let Err(error) = self.tell_with_the_spare(listener) {
-                            let pause = self.backoff.after_failure();
-                            self.complaints.log(format_args!("cannot accept, next try in {pause:?}: {error}"));
-                            self.pause_until = Some(Instant::now() + pause);
+                            self.pause_because(&error);
                         }
                         return Ok(());
                     }
@@ -153,6 +164,12 @@ where
             }
         }
         Ok(())
+    }
+
+    fn pause_because(&mut self, error: &io::Error) {
+        let pause = self.backoff.after_failure();
+        self.complaints.log(format_args!("cannot accept, next try in {pause:?}: {error}"));
+        self.pause_until = Some(Instant::now() + pause);
     }
 
     /// Gives a client to a worker, or tells it why not.
@@ -244,7 +261,8 @@ where
     /// them.
     pub(crate) fn turn_away_the_backlog(&mut self) {
         for listener in self.listeners {
-            // A full backlog and no more: where clients never cease to come, this would not end either.
+            // As many as can have been there when this began. Others may come as fast as they are told, and
+            // would keep the server from ever ending.
             for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {

@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 use std::net::Shutdown;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use crate::wake::Waker;
 /// How long the other side may take to end its half, in all.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much is read and discarded. What a client has in flight fits; one that never stops is reset.
+/// How much is read and discarded. What a client has in flight fits; one that never stops has to wait, and is
+/// reset when the time is over: closing at once would throw away what it has not received yet.
 pub const MOST_DISCARDED: usize = 1024 * 1024;
 
 /// Ends our half of `stream`, then waits for the other side to end its own, within
@@ -30,31 +32,38 @@ pub const MOST_DISCARDED: usize = 1024 * 1024;
 /// When the connection was reset: then what was written last may not have arrived.
 pub fn say_goodbye(stream: &Stream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    let began = Instant::now();
-    let mut discarded = 0;
+    see_out(Leaving::new(stream, Stage::Listening))
+}
+
+/// As [`say_goodbye`], for a stream whose reading end is shut.
+///
+/// Once both ends are shut, Linux answers whatever the other side still sends with a reset, and the reset throws
+/// away what is not sent yet. So our half ends only when the kernel has sent all of it.
+pub(crate) fn say_goodbye_unheard(stream: &Stream) -> io::Result<()> {
+    stream.report_room_when_all_is_sent()?;
+    see_out(Leaving::new(stream, Stage::Sending))
+}
+
+fn see_out(mut leaving: Leaving<&Stream>) -> io::Result<()> {
     let mut bytes = vec![0; 16 * 1024];
-    while discarded < MOST_DISCARDED {
-        let left = PATIENCE.saturating_sub(began.elapsed());
+    loop {
+        let left = leaving.patience();
         if left.is_zero() {
-            break;
+            return Ok(());
         }
-        stream.set_read_timeout(Some(left))?;
-        let mut source = stream;
-        match source.read(&mut bytes) {
-            Ok(0) => break,
-            Ok(count) => discarded += count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+        let ready = poll(&mut [leaving.watched()], Some(&timespec(left)));
+        if ready.is_ok_and(|count| count > 0) && !leaving.is_still_here(&mut bytes)? {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The thread that says goodbye, to many at once, so that neither the accept thread nor a worker waits for
 /// a client that takes its time to leave.
 #[derive(Debug)]
 pub(crate) struct Farewell {
-    leaving: Sender<Arc<Stream>>,
+    /// `None` is the last.
+    queue: Sender<Option<Leaving<Arc<Stream>>>>,
     waker: Arc<Waker>,
     gone: Receiver<()>,
 }
@@ -62,93 +71,146 @@ pub(crate) struct Farewell {
 impl Farewell {
     /// Starts the thread. It sees out at most `most` at once; when another comes, the oldest has to go.
     pub(crate) fn start(most: usize) -> io::Result<Farewell> {
-        let (leaving, queue) = bounded(most);
+        let (queue, leaving) = bounded(most);
         let (alive, gone) = bounded(0);
         let waker = Arc::new(Waker::new()?);
         let watched = Arc::clone(&waker);
         thread::Builder::new().name("farewell".to_owned()).spawn(move || {
-            see_everyone_out(&queue, &watched, most);
+            see_everyone_out(&leaving, &watched, most);
             drop::<Sender<()>>(alive);
         })?;
-        Ok(Farewell { leaving, waker, gone })
+        Ok(Farewell { queue, waker, gone })
     }
 
     /// Ends our half and leaves the rest to the thread. Never waits.
     pub(crate) fn leave_to_it(&self, stream: Arc<Stream>) {
         // An error means that the other side has reset the connection: nothing is left to be polite about.
-        if stream.shutdown(Shutdown::Write).is_ok() && stream.set_nonblocking(true).is_ok() {
+        if stream.shutdown(Shutdown::Write).is_ok() {
+            self.hand_over(stream, Stage::Listening);
+        }
+    }
+
+    /// As `leave_to_it`, for a stream whose reading end is shut: see [`say_goodbye_unheard`].
+    pub(crate) fn leave_unheard_to_it(&self, stream: Arc<Stream>) {
+        if stream.report_room_when_all_is_sent().is_ok() {
+            self.hand_over(stream, Stage::Sending);
+        }
+    }
+
+    fn hand_over(&self, stream: Arc<Stream>, stage: Stage) {
+        if stream.set_nonblocking(true).is_ok() {
             // When the queue is full the stream is dropped here, which closes it.
-            if self.leaving.try_send(stream).is_ok() {
+            if self.queue.try_send(Some(Leaving::new(stream, stage))).is_ok() {
                 self.waker.wake();
             }
         }
     }
 
-    /// Waits for the last one to leave, at most `patience`.
-    pub(crate) fn finish(self, patience: Duration) {
-        let Farewell { leaving, waker, gone } = self;
-        drop(leaving);
-        waker.wake();
-        let _ = gone.recv_timeout(patience);
+    /// Waits for the last one to leave, at most `patience`. Nobody is seen out after that.
+    pub(crate) fn finish(&self, patience: Duration) {
+        if self.queue.send_timeout(None, patience).is_ok() {
+            self.waker.wake();
+            let _ = self.gone.recv_timeout(patience);
+        }
     }
 }
 
-struct Leaving {
-    stream: Arc<Stream>,
+impl Drop for Farewell {
+    /// Ends the thread of a server that was never served.
+    fn drop(&mut self) {
+        let _ = self.queue.try_send(None);
+        self.waker.wake();
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The kernel has to send what was written. Then our half is ended.
+    Sending,
+    /// Our half has ended; the other side has to end its own.
+    Listening,
+}
+
+/// A connection on its way out.
+#[derive(Debug)]
+struct Leaving<S> {
+    stream: S,
+    stage: Stage,
     since: Instant,
     discarded: usize,
 }
 
-impl Leaving {
-    /// Reads what is there; says whether more is worth waiting for.
-    fn is_still_coming(&mut self, bytes: &mut [u8]) -> bool {
+impl<S: Deref<Target = Stream>> Leaving<S> {
+    fn new(stream: S, stage: Stage) -> Leaving<S> {
+        Leaving { stream, stage, since: Instant::now(), discarded: 0 }
+    }
+
+    /// How much longer it may take.
+    fn patience(&self) -> Duration {
+        PATIENCE.saturating_sub(self.since.elapsed())
+    }
+
+    fn watched(&self) -> PollFd<'_> {
+        let events = match self.stage {
+            Stage::Sending => PollFlags::OUT,
+            Stage::Listening if self.discarded < MOST_DISCARDED => PollFlags::IN,
+            // That the other side has ended is always reported, and then what is left of its bytes has an end.
+            Stage::Listening => PollFlags::empty(),
+        };
+        PollFd::new(&*self.stream, events)
+    }
+
+    /// Does what can be done now that the stream is ready; says whether more is worth waiting for.
+    fn is_still_here(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+        if self.stage == Stage::Sending {
+            self.stage = Stage::Listening;
+            return self.stream.shutdown(Shutdown::Write).map(|()| true);
+        }
         match (&*self.stream).read(bytes) {
-            Ok(0) => false,
             Ok(count) => {
                 self.discarded += count;
-                self.discarded < MOST_DISCARDED
+                Ok(count > 0)
             }
-            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }
 
-fn see_everyone_out(queue: &Receiver<Arc<Stream>>, waker: &Waker, most: usize) {
+fn see_everyone_out(queue: &Receiver<Option<Leaving<Arc<Stream>>>>, waker: &Waker, most: usize) {
     // The oldest first, for all have the same patience.
-    let mut leaving: Vec<Leaving> = Vec::new();
+    let mut leaving: Vec<Leaving<Arc<Stream>>> = Vec::new();
     let mut bytes = vec![0; 16 * 1024];
     let mut open = true;
-    while open || !leaving.is_empty() {
+    loop {
         waker.clear();
-        loop {
+        while open {
             match queue.try_recv() {
-                Ok(stream) => {
+                Ok(Some(one)) => {
                     if leaving.len() >= most {
                         leaving.remove(0);
                     }
-                    leaving.push(Leaving { stream, since: Instant::now(), discarded: 0 });
+                    leaving.push(one);
                 }
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    open = false;
-                    break;
-                }
+                Ok(None) | Err(TryRecvError::Disconnected) => open = false,
             }
+        }
+        if !open && leaving.is_empty() {
+            return;
         }
         let ready = {
             let mut watched = vec![PollFd::new(waker, PollFlags::IN)];
-            watched.extend(leaving.iter().map(|one| PollFd::new(&*one.stream, PollFlags::IN)));
-            let left = leaving.first().map(|oldest| timespec(PATIENCE.saturating_sub(oldest.since.elapsed())));
-            if !open && leaving.is_empty() {
-                return;
-            }
+            watched.extend(leaving.iter().map(Leaving::watched));
+            let left = leaving.first().map(|oldest| timespec(oldest.patience()));
             let _ = poll(&mut watched, left.as_ref()); // A signal is as good as a wake-up.
             watched.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect::<Vec<bool>>()
         };
         let mut ready = ready.into_iter();
         leaving.retain_mut(|one| {
             let is_ready = ready.next().unwrap_or(false);
-            one.since.elapsed() < PATIENCE && (!is_ready || one.is_still_coming(&mut bytes))
+            !one.patience().is_zero() && (!is_ready || one.is_still_here(&mut bytes).unwrap_or(false))
         });
     }
 }
@@ -157,4 +219,17 @@ fn see_everyone_out(queue: &Receiver<Arc<Stream>>, waker: &Waker, most: usize) {
 pub(crate) fn timespec(duration: Duration) -> Timespec {
     let milliseconds = duration.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
     Timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_ends_with_a_server_that_was_never_served() {
+        let farewell = Farewell::start(8).unwrap();
+        let gone = farewell.gone.clone();
+        drop(farewell);
+        assert!(gone.recv_timeout(Duration::from_secs(20)).is_err_and(|error| error.is_disconnected()));
+    }
 }

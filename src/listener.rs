@@ -166,8 +166,8 @@ pub struct Listener {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    /// The file is removed when the listener is dropped.
-    Unix(UnixListener, #[allow(dead_code, reason = "held for its drop")] SocketFile),
+    /// When the listener is dropped, first the file is removed, then the socket is closed.
+    Unix(#[allow(dead_code, reason = "held for its drop")] SocketFile, UnixListener),
 }
 
 impl Listener {
@@ -191,6 +191,7 @@ impl Listener {
                 io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine",
                 io::ErrorKind::PermissionDenied => "; choose a port from 1024 up, or a folder that you may write to",
                 io::ErrorKind::NotFound => "; the folder does not exist",
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => "; choose another path",
                 _ => "",
             };
             io::Error::new(kind, format!("cannot listen on {address}: {}{remedy}", plain(&error)))
@@ -214,7 +215,7 @@ impl Listener {
             Addr::Unix(path) => {
                 let path = path.as_deref().unwrap_or_else(|| std::path::Path::new(""));
                 let file = SocketFile::bind(&socket, path, BACKLOG)?;
-                Ok(Listener { kind: Kind::Unix(UnixListener::from(socket), file), local: address.clone() })
+                Ok(Listener { kind: Kind::Unix(file, UnixListener::from(socket)), local: address.clone() })
             }
         }
     }
@@ -238,7 +239,7 @@ impl Listener {
                 let (stream, peer) = listener.accept()?;
                 (Stream::Tcp(stream), Addr::canonical(peer))
             }
-            Kind::Unix(listener, _) => {
+            Kind::Unix(_, listener) => {
                 let (stream, peer) = listener.accept()?;
                 (Stream::Unix(stream), Addr::Unix(peer.as_pathname().map(PathBuf::from)))
             }
@@ -256,7 +257,7 @@ impl Listener {
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match &self.kind {
             Kind::Tcp(listener) => listener.set_nonblocking(nonblocking),
-            Kind::Unix(listener, _) => listener.set_nonblocking(nonblocking),
+            Kind::Unix(_, listener) => listener.set_nonblocking(nonblocking),
         }
     }
 }
@@ -265,7 +266,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd(),
-            Kind::Unix(listener, _) => listener.as_fd(),
+            Kind::Unix(_, listener) => listener.as_fd(),
         }
     }
 }
@@ -377,6 +378,20 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// From now on a `poll` finds room for more output only when the kernel has sent everything that was
+    /// written (`TCP_NOTSENT_LOWAT`); until now, when its buffer had some room again. On a path nothing is
+    /// ever unsent.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub(crate) fn report_room_when_all_is_sent(&self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(1),
+            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use socket_steps::limits;
+use socket_steps::limits::{self, Limit};
 use socket_steps::options::{self, count, duration, size};
 use socket_steps::output::Output;
 use socket_steps::server::{Config, Server, Summary, WhenFull};
@@ -17,11 +17,11 @@ use socket_steps::socket::Timeouts;
 /// How long the last lines may take to be written, when nobody reads them.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// A server that answers every client on a thread of its own.
+/// A server that answers every client, each on a thread of its own.
 ///
-/// Without options it listens on port 8080 of this machine, answers each piece of text with `서버 응답: ` and
-/// the piece, and lets go of clients that are silent for 30 seconds. Try it with `talk` in a second terminal,
-/// and stop it with Ctrl-C.
+/// Without options it listens on port 8080 of this machine, where nobody else can reach it. Each piece of text
+/// is answered with `서버 응답: ` and the piece; a client that is silent for 30 seconds is let go. Talk to it in
+/// a second terminal, with `cargo run --bin talk`; stop it with Ctrl-C.
 #[derive(Parser)]
 #[command(name = "socket-steps", version, after_help = AFTER_HELP)]
 struct Options {
@@ -33,49 +33,66 @@ struct Options {
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Service::Reply)]
     service: Service,
 
+    // Values may begin with a hyphen, here and below: `-5s` is to be refused as a wrong duration, not as an
+    // unknown option.
     /// What `reply` and `lines` put in front of each answer
-    #[arg(long, value_name = "TEXT", default_value = "서버 응답: ")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "서버 응답: ")]
     prefix: String,
 
+    /// How long a line may be, its newline not counted
+    #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true, default_value = "64KiB")]
+    max_message: usize,
+
     /// Threads kept ready [default: 4]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
     min_workers: Option<usize>,
 
     /// Connections at most; each has a thread of its own [default: 512]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
     max_connections: Option<usize>,
 
     /// One client too many is told so (refuse), or is left waiting for a place (wait)
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Refuse)]
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Refuse, help_heading = PLACES)]
     when_full: Policy,
 
     /// Connections from one address at most [default: no limit]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
     per_source: Option<usize>,
 
     /// How long a client may be silent between two messages
-    #[arg(long, value_name = "D", value_parser = duration, default_value = "30s")]
+    #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(default_value = "30s", help_heading = DEADLINES)]
     idle_timeout: Duration,
 
     /// How long a message may take from its first byte to its last
-    #[arg(long, value_name = "D", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(default_value = "10s", help_heading = DEADLINES)]
     message_timeout: Duration,
 
     /// How long a client may take to accept a whole answer
-    #[arg(long, value_name = "D", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(default_value = "10s", help_heading = DEADLINES)]
     write_timeout: Duration,
 
     /// How long connections may take to end after Ctrl-C
-    #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
+    #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(default_value = "5s", help_heading = DEADLINES)]
     drain: Duration,
-
-    /// How long a line may be, its newline not counted
-    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "64KiB")]
-    max_message: usize,
 }
+
+/// The headings of the help.
+const PLACES: &str = "Places";
+const DEADLINES: &str = "Deadlines";
 
 const AFTER_HELP: &str = "\
 Durations have a unit: 500ms, 30s, 2m. Sizes may have one: 4096, 64KiB.
+
+Examples:
+  socket-steps --listen 0.0.0.0:8080                    for other machines, too
+  socket-steps --listen unix:/tmp/steps.sock            on a path instead of a port
+  socket-steps --service lines --idle-timeout 5m        an answer for each line; more patience
+  socket-steps --max-connections 8 --when-full wait     the ninth client waits until one leaves
+
 The log goes to standard error; RUST_LOG=debug shows more of it, RUST_LOG=warn less.
 
 Exit status: 0 stopped (Ctrl-C, SIGTERM, SIGHUP); 1 something did not end, or accepting failed;
@@ -106,7 +123,10 @@ fn main() -> ExitCode {
     if let Err(error) = limits::raise_descriptors() {
         log::warn!("cannot raise the limit of descriptors: {error}");
     }
-    let config = options.config();
+    let most = limits::tightest();
+    let config = options.config(&most);
+    let wanted = options.max_connections.unwrap_or(Config::default().max_connections);
+    let is_lowered = config.max_connections < wanted;
     let server = match Server::bind(&options.listen, config) {
         Ok(server) => server,
         Err(error) => {
@@ -114,6 +134,9 @@ fn main() -> ExitCode {
             give_up(&error.to_string())
         }
     };
+    if is_lowered {
+        log::warn!("{most}; the default would be {wanted}");
+    }
     if let Err(error) = stop_on_signals(&server) {
         give_up(&format!("cannot wait for signals: {error}"));
     }
@@ -167,15 +190,13 @@ fn stop_on_signals(server: &Server) -> Result<(), ctrlc::Error> {
 }
 
 impl Options {
-    fn config(&self) -> Config {
+    /// The configuration that was asked for, if the machine can hold it.
+    fn config(&self, most: &Limit) -> Config {
         let defaults = Config::default();
-        let most = limits::tightest();
-        let max_connections = self.max_connections.unwrap_or_else(|| {
-            if most.connections < defaults.max_connections {
-                log::warn!("{most}; the default would be {}", defaults.max_connections);
-            }
-            defaults.max_connections.min(most.connections)
-        });
+        if most.connections == 0 {
+            give_up(&format!("{most}; raise it"));
+        }
+        let max_connections = self.max_connections.unwrap_or(defaults.max_connections.min(most.connections));
         if max_connections > most.connections {
             give_up(&format!("--max-connections {max_connections} is too many: {most}"));
         }
@@ -207,5 +228,49 @@ impl Options {
             Service::Echo => server.serve(services::echo),
             Service::Lines => server.serve(services::lines(&self.prefix, self.max_message)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::env;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::Instant;
+
+    const PANIC: &str = "PANIC_WITH_A_FULL_STANDARD_ERROR";
+    const SURVIVED: i32 = 77;
+
+    /// Runs itself a second time, with a standard error that nobody reads: there, a thread panics.
+    #[test]
+    fn a_panic_does_not_wait_for_standard_error() {
+        if env::var_os(PANIC).is_some() {
+            start_output().unwrap();
+            thread::spawn(|| panic!("on purpose")).join().unwrap_err();
+            std::process::exit(SURVIVED);
+        }
+        let (_reader, mut errors) = io::pipe().unwrap();
+        // The flag belongs to the pipe's end, and is not to be inherited.
+        rustix::io::ioctl_fionbio(&errors, true).unwrap();
+        while errors.write(b".").is_ok() {}
+        rustix::io::ioctl_fionbio(&errors, false).unwrap();
+
+        let name = "tests::a_panic_does_not_wait_for_standard_error";
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args(["--exact", name, "--nocapture"]).env(PANIC, "1").stdout(Stdio::null()).stderr(errors);
+        let (mut child, began) = (again.spawn().unwrap(), Instant::now());
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if began.elapsed() > Duration::from_secs(30) => break None,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        let status = status.expect("it waits for a reader");
+        assert_eq!(status.code(), Some(SURVIVED), "{status}");
     }
 }

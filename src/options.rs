@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -30,8 +31,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err(format!("zero is no time at all; {RIGHT}")),
-        Ok(duration) if duration > LONGEST => Err(format!("more than a year; {RIGHT}")),
-        Ok(duration) => Ok(duration),
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(format!("more than a year; {RIGHT}")),
         Err(_) => Err(format!("not a duration; {RIGHT}")),
     }
 }
@@ -64,6 +65,7 @@ pub fn count(text: &str) -> Result<usize, String> {
     match text.parse::<u32>() {
         Ok(0) => Err(format!("zero is too few; {RIGHT}")),
         Ok(number) => Ok(number as usize),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(format!("far too many; {RIGHT}")),
         Err(_) => Err(format!("not a number that can be used; {RIGHT}")),
     }
 }
@@ -78,10 +80,16 @@ pub fn parse_or_exit<Options: clap::Parser>() -> Options {
     }
 }
 
-/// Ends the program with this status and one line on standard error, which may be closed.
+/// Ends the program with this status and one line on standard error, which may be closed. A newline that
+/// came in with a path, or an escape code, is shown and does nothing.
 pub fn exit_with(status: i32, line: &str) -> ! {
+    let line: String = line.chars().map(shown).collect();
     let _ = writeln!(io::stderr(), "{line}");
     std::process::exit(status)
+}
+
+fn shown(character: char) -> String {
+    if character.is_control() { character.escape_default().to_string() } else { character.into() }
 }
 
 /// Why there are no options.

@@ -17,7 +17,7 @@ use crate::socket::{Connection, Socket, Timeouts};
 use crate::stats::{CloseReason, ConnectionInfo, Event, Snapshot, Stats};
 
 /// How long handlers may take to return once their connections have been cut. They only have to notice.
-const AFTER_THE_CUT: Duration = Duration::from_millis(400);
+const AFTER_THE_CUT: Duration = Duration::from_millis(300);
 
 /// How long the threads of the house may take to end when their work is done.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
@@ -206,11 +206,11 @@ impl Server {
         for connection in &stuck {
             log::error!("#{} {}: its handler does not return", connection.id(), connection.peer());
         }
-        pool.finish(HOUSEKEEPING);
-        if let Ok(shared) = Arc::try_unwrap(shared) {
-            let left = drain.saturating_sub(began.elapsed()).clamp(HOUSEKEEPING, farewell::PATIENCE + HOUSEKEEPING);
-            shared.farewell.finish(left);
-        }
+        // Handlers that have returned let go of their threads in a moment, however long that is on a busy
+        // machine; with others among them, nobody can wait for all.
+        let left = drain.saturating_sub(began.elapsed()).max(HOUSEKEEPING);
+        pool.finish(if stuck.is_empty() { left } else { Duration::ZERO });
+        shared.farewell.finish(left.min(farewell::PATIENCE + HOUSEKEEPING));
         // When the thread answers, it has dealt with every event before.
         handle.stats.tally();
         handle.summary(failure)
@@ -292,18 +292,18 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
     fn close(&self, connection: Arc<Connection>, reason: CloseReason) {
         let stream = connection.stream();
         match reason {
-            // Nothing is left to say, or nobody to say it to. Dropping the last reference closes the
-            // descriptor; if a handler has put its socket aside, this is not the last one, and the
-            // connection ends all the same.
-            CloseReason::Finished | CloseReason::Reset | CloseReason::Cut => {
-                if Arc::strong_count(&connection) > 1 {
-                    connection.cut();
-                }
-            }
-            CloseReason::Aborted => {}
+            // There is nothing left to say, or nobody to say it to.
+            CloseReason::Finished | CloseReason::Reset | CloseReason::Aborted | CloseReason::Cut => {}
             // Half an answer must not look like a whole one, and the kernel need not keep it for minutes.
             CloseReason::Write => drop(stream.reset_on_close()),
+            _ if connection.was_woken() => self.farewell.leave_unheard_to_it(Arc::clone(stream)),
             _ => self.farewell.leave_to_it(Arc::clone(stream)),
+        }
+        // Dropping the last reference closes the descriptor. A handler that has put its socket aside has
+        // another one; the connection ends all the same. (Whoever looks at the connection at this moment, for a
+        // snapshot, has one too, but soon lets go of it.)
+        if !connection.is_released() {
+            connection.cut();
         }
     }
 }

@@ -91,16 +91,19 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
     let mut buffer = LineBuffer::new(limit);
     // Lines that arrive together are answered together: one system call for many short ones.
     let mut answer = Vec::new();
+    // The server is stopping, and the line in hand is the last one that is answered.
+    let mut is_last = false;
     loop {
+        let mut answered = false;
         let too_long = loop {
             match buffer.next_line() {
                 Ok(Some(line)) => {
+                    answered = true;
                     answer.extend_from_slice(prefix);
                     answer.extend_from_slice(line);
                     if answer.len() >= LARGEST_PIECE {
                         socket.write_all(&answer)?;
                         answer.clear();
-                        socket.end_message();
                     }
                 }
                 Ok(None) => break None,
@@ -112,14 +115,16 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
             socket.write_all(&answer)?;
             return Err(too_long.into());
         }
-        if !answer.is_empty() {
+        if answered {
             socket.write_all(&answer)?;
             answer.clear();
             socket.end_message();
-            if socket.is_after_last_call() {
+            if is_last {
                 return Ok(());
             }
         }
+        // What had arrived by the stop may end in the middle of a line. That line is in flight: it is finished.
+        is_last = socket.is_after_last_call();
         if !buffer.rest().is_empty() {
             socket.begin_message(OnStop::Finish);
         }

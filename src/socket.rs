@@ -128,6 +128,10 @@ enum Seen {
     Cut = 4,
     /// It is to end with a reset.
     Abort = 8,
+    /// It was reset, and only a writer was told.
+    UnheardReset = 16,
+    /// The handler has let go of its socket.
+    Released = 32,
 }
 
 const IDLE: u8 = 0;
@@ -202,6 +206,16 @@ impl Connection {
         self.has_seen(Seen::Abort)
     }
 
+    /// Whether [`wake_if_idle`](Connection::wake_if_idle) has shut the reading end.
+    pub(crate) fn was_woken(&self) -> bool {
+        self.has_seen(Seen::ReadShut)
+    }
+
+    /// Whether its [`Socket`] is no more.
+    pub(crate) fn is_released(&self) -> bool {
+        self.has_seen(Seen::Released)
+    }
+
     /// Wakes the thread that waits for this connection's next message, and only that one: a message that
     /// has begun goes on.
     ///
@@ -231,6 +245,12 @@ impl Connection {
 
     fn has_seen(&self, what: Seen) -> bool {
         self.seen.load(Ordering::SeqCst) & what as u8 != 0
+    }
+
+    /// As [`has_seen`](Connection::has_seen), and forgets it.
+    fn take(&self, what: Seen) -> bool {
+        let what = what as u8;
+        self.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
     }
 }
 
@@ -341,7 +361,8 @@ impl Socket {
     /// # Errors
     /// When the connection was reset: then what was written last may not have arrived.
     pub fn finish(self) -> io::Result<()> {
-        farewell::say_goodbye(&self.connection.stream)
+        let stream = &self.connection.stream;
+        if self.connection.was_woken() { farewell::say_goodbye_unheard(stream) } else { farewell::say_goodbye(stream) }
     }
 
     /// Ends with a reset: what the kernel has not sent yet is thrown away, and the other side sees an error.
@@ -424,7 +445,15 @@ impl Socket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_write = REARM,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // The kernel reports a reset once, to whoever reads or writes next, and a clean end after
+                    // that. The reader must not take it for the client's end. (A broken pipe says nothing of the
+                    // input: our own half has ended, or the reset is known already.)
+                    if error.kind() != io::ErrorKind::BrokenPipe {
+                        connection.note(Seen::UnheardReset);
+                    }
+                    return Err(error);
+                }
             }
             elapsed = began.elapsed();
         }
@@ -442,10 +471,8 @@ impl Read for Socket {
         }
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         let began = Instant::now();
-        if may_stop {
-            // First the mark, then the look at the flag: see `wake_if_idle`.
-            self.connection.state.store(IDLE, Ordering::SeqCst);
-        }
+        // First the mark, then the look at the flag: see `wake_if_idle`.
+        self.connection.state.store(if may_stop { IDLE } else { ACTIVE }, Ordering::SeqCst);
         loop {
             if self.connection.is_stopping() {
                 if may_stop {
@@ -465,6 +492,9 @@ impl Read for Socket {
                     if began.elapsed() > farewell::PATIENCE {
                         return Ok(0);
                     }
+                }
+                Ok(0) if self.connection.take(Seen::UnheardReset) => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
                 }
                 Ok(count) => {
                     self.has_read(count);
@@ -500,6 +530,15 @@ impl Write for Socket {
     /// Nothing to do: nothing is held back.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Socket {
+    /// The handler has done with the connection: a stop need not wake anyone in it, and may not shut what is
+    /// still being closed politely.
+    fn drop(&mut self) {
+        self.connection.state.store(ACTIVE, Ordering::SeqCst);
+        self.connection.note(Seen::Released);
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
-/// A socket file of ours. Dropping it removes the file, if the file is still ours.
+/// A socket file of ours. Dropping it removes the file, if the file is still ours: so drop it before the
+/// socket is closed. As long as the socket is open, no other file can have its inode, and no other server
+/// takes it for stale.
 ///
 /// Closing a Unix socket leaves its file behind, and a file that is there makes the next `bind` fail. A
 /// server that is killed cannot clean up, so the next one has to tell a dead file from a living server's.
@@ -30,8 +32,7 @@ impl SocketFile {
     pub(crate) fn bind(socket: &RawSocket, path: &Path, backlog: i32) -> io::Result<SocketFile> {
         // Between another server's bind and its listen, its file looks stale. So this is done by one
         // server at a time: whoever holds the lock of the folder.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _lock = lock(folder)?;
+        let _lock = lock_folder_of(path)?;
 
         let address = SockAddr::unix(path)?;
         match socket.bind(&address) {
@@ -51,6 +52,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        // Under the lock, or another server could put its file there between the look and the removal. If
+        // the lock cannot be had, that is still unlikely; a file that is left behind is certain.
+        let _lock = lock_folder_of(&self.path);
         if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
@@ -64,9 +68,15 @@ fn identity(file: &Metadata) -> (u64, u64) {
 /// Removes the socket of a server that is no more: it is a socket, and it refuses connections.
 fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     // Not `metadata`: that would follow a symbolic link to someone else's file.
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        let why = "a file of that name exists, and is not a socket";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {}
+        Ok(_) => {
+            let why = "a file of that name exists, and is not a socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        // Its owner has removed it just now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
     }
     let probe = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     // A living server whose backlog is full would make us wait.
@@ -77,16 +87,17 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// The lock of a folder, held until the file is dropped; other servers hold it for microseconds. A folder
+/// The lock of a file's folder, held until it is dropped; other servers hold it for microseconds. A folder
 /// that may be written to but not listed cannot be locked, and is used without.
-fn lock(folder: &Path) -> io::Result<Option<File>> {
+fn lock_folder_of(path: &Path) -> io::Result<Option<File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = match File::open(folder) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         opened => opened?,
     };
-    for _ in 0..100 {
+    for _ in 0..1000 {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(10)),
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
             locked => return locked.map(|()| Some(file)).map_err(io::Error::from),
         }
     }

@@ -16,7 +16,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -26,6 +28,12 @@ pub const NEVER: Duration = Duration::from_secs(2 * BOUND.as_secs());
 
 /// What the reply and lines services put in front.
 pub const PREFIX: &str = "서버 응답: ";
+
+/// What the log says once everyone knows of the stop, if there are connections to wait for.
+pub const STOPPING: &str = "connections are open, and have";
+
+/// What a server says on its standard output once it can be connected to.
+const LISTENING: &str = "listening on ";
 
 /// The finished server, running. Killed when dropped.
 pub struct Server {
@@ -58,17 +66,41 @@ impl Server {
 
     /// Starts a command that behaves like the server, and waits until it can be connected to.
     pub fn from_command(command: &mut Command) -> Server {
+        Server::try_from_command(command).unwrap_or_else(|why| panic!("the server did not start: {why}"))
+    }
+
+    /// As `from_command`; if it does not start, what it says about that.
+    pub fn try_from_command(command: &mut Command) -> Result<Server, String> {
+        let server = Server::spawn(command);
+        let first = server.output.next();
+        server.note_address(first.as_deref())
+    }
+
+    /// As `from_command`, for a command that says other things before it listens.
+    pub fn from_talkative_command(command: &mut Command) -> Server {
+        let server = Server::spawn(command);
+        let line = std::iter::from_fn(|| server.output.next()).find(|line| line.starts_with(LISTENING));
+        server.note_address(line.as_deref()).unwrap_or_else(|why| panic!("the server did not start: {why}"))
+    }
+
+    fn spawn(command: &mut Command) -> Server {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of(child.stdout.take().unwrap());
         let log = Lines::of(child.stderr.take().unwrap());
-        let mut server = Server { child, output, log, addresses: Vec::new(), ended: None };
-        let first = server.output.next();
-        let Some(address) = first.as_deref().and_then(|line| line.strip_prefix("listening on ")) else {
-            let _ = server.child.kill();
-            panic!("the server did not start: {first:?} {}", server.log.rest());
-        };
-        server.addresses.push(address.to_owned());
-        server
+        Server { child, output, log, addresses: Vec::new(), ended: None }
+    }
+
+    fn note_address(mut self, line: Option<&str>) -> Result<Server, String> {
+        match line.and_then(|line| line.strip_prefix(LISTENING)) {
+            Some(address) => {
+                self.addresses.push(address.to_owned());
+                Ok(self)
+            }
+            None => {
+                let _ = self.child.kill();
+                Err(format!("{} {}", line.unwrap_or_default(), self.log.rest()))
+            }
+        }
     }
 
     /// The address on its first line.
@@ -105,13 +137,18 @@ impl Server {
 
     /// SIGTERM, and everything that comes of it.
     pub fn stop(self) -> Ended {
+        // Looked at before the signal: what must not happen too early is measured, too.
+        let began = Instant::now();
         self.signal(Signal::TERM);
-        self.wait()
+        self.wait_since(began)
     }
 
     /// Waits for it to end by itself. The accounts must be there, and balance.
-    pub fn wait(mut self) -> Ended {
-        let began = Instant::now();
+    pub fn wait(self) -> Ended {
+        self.wait_since(Instant::now())
+    }
+
+    fn wait_since(mut self, began: Instant) -> Ended {
         let status = self.wait_for_status();
         let took = began.elapsed();
         let output = self.output.rest();
@@ -248,7 +285,19 @@ pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, BOUND).unwrap();
+        Client::with(TcpStream::connect_timeout(&address, BOUND).unwrap())
+    }
+
+    /// A client whose kernel takes little before the client reads: the rest stays with the server's.
+    pub fn with_a_small_window(address: SocketAddr) -> Client {
+        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        // Before connecting: the window is agreed on then.
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Client::with(socket.into())
+    }
+
+    fn with(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.set_write_timeout(Some(BOUND)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -299,9 +348,17 @@ impl Client {
         (bytes, end)
     }
 
+    /// Waits until the connection is dead or both halves have ended, without reading.
+    pub fn wait_for_hang_up(&self) {
+        // That much is always reported, whether asked for or not.
+        let mut watched = [PollFd::new(&self.0, PollFlags::empty())];
+        let limit = Timespec::try_from(BOUND).unwrap();
+        assert_eq!(poll(&mut watched, Some(&limit)).unwrap(), 1, "no hang-up");
+    }
+
     /// Closes with a reset.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 

@@ -1,0 +1,156 @@
+//! However a connection goes wrong, the others notice nothing, and nothing of it stays behind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::io::Write;
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use socket_steps::lines::LineBuffer;
+use socket_steps::server::Config;
+use socket_steps::socket::Socket;
+use support::kit::{is_to_serve, serve};
+use support::{Client, Server, descriptors, threads, wait_until};
+
+const RESETS: u64 = 200;
+const AT_ONCE: u64 = 20;
+const PANICS: u64 = 1000;
+
+/// Threads do not come and go when as many are kept ready as there may be connections.
+const ALL_READY: [&str; 4] = ["--min-workers", "24", "--max-connections", "24"];
+
+/// What a process holds.
+fn held_by(server: &Server) -> (usize, usize) {
+    (threads(server.pid()), descriptors(server.pid()))
+}
+
+/// Does something to a server while two clients talk with it, and looks whether they get their answers, and
+/// whether the server holds what it held before.
+fn beside_two_others(server: &Server, talk: impl Fn(&mut Client) + Sync, something: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let others = [(); 2].map(|()| {
+            let (mut other, talk, done) = (server.client(), &talk, &done);
+            talk(&mut other);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    talk(&mut other);
+                }
+                talk(&mut other);
+                other
+            })
+        });
+        let before = held_by(server);
+        // A failure must end the others, too, or the scope would wait for them for ever.
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(something));
+        done.store(true, Ordering::Relaxed);
+        let others = others.map(|other| other.join().unwrap());
+        result.unwrap_or_else(|failure| panic::resume_unwind(failure));
+        wait_until("what was held is released", || (held_by(server) == before).then_some(()));
+        drop(others);
+    });
+}
+
+/// Brings clients to the point that is meant, and resets them all there. Returns the bytes in and out.
+fn reset_in(service: &[&str], talk: impl Fn(&mut Client) + Sync, to_the_point: impl Fn(&mut Client)) -> (u64, u64) {
+    let server = Server::start(&[service, &ALL_READY].concat());
+    beside_two_others(&server, talk, || {
+        for _ in 0..RESETS / AT_ONCE {
+            let new_client = |_| Client::with_a_small_window(server.socket_addr());
+            let mut clients: Vec<Client> = (0..AT_ONCE).map(new_client).collect();
+            clients.iter_mut().for_each(&to_the_point);
+            clients.into_iter().for_each(Client::reset);
+            for _ in 0..AT_ONCE {
+                server.wait_for_log("ended (reset)");
+            }
+        }
+    });
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.accounts.of("served"), RESETS + 2);
+    (ended.accounts.of("in"), ended.accounts.of("out"))
+}
+
+fn say_hello(client: &mut Client) {
+    client.send("hello\n").expect("hello\n");
+}
+
+#[test]
+fn connections_without_a_byte() {
+    // As many as there are threads ready, when the others have theirs.
+    let server = Server::start(&["--service", "echo", "--min-workers", "6", "--max-connections", "6"]);
+    beside_two_others(&server, say_hello, || {
+        for _ in 0..25 {
+            let mut empty = [(); 4].map(|()| server.client());
+            for client in &mut empty {
+                assert!(client.end().rest().is_empty(), "nothing was said, and yet there is an answer");
+            }
+        }
+    });
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.accounts.of("served"), 4 * 25 + 2);
+    assert_eq!(ended.accounts.of("in"), ended.accounts.of("out"));
+}
+
+#[test]
+fn resets_before_anything_was_sent() {
+    reset_in(&["--service", "echo"], say_hello, |_| {});
+}
+
+#[test]
+fn resets_between_two_messages() {
+    reset_in(&["--service", "echo"], say_hello, say_hello);
+}
+
+#[test]
+fn resets_in_the_middle_of_a_message() {
+    reset_in(&["--service", "lines", "--prefix", ""], say_hello, |client| {
+        client.send("hello\nand then").expect("hello\n");
+    });
+}
+
+#[test]
+fn resets_in_the_middle_of_an_answer() {
+    // A few newlines make a long answer of a long prefix: more than the kernel takes at once.
+    const LINES: usize = 200;
+    let prefix = "x".repeat(100_000);
+    let talk = |client: &mut Client| assert_eq!(client.send("\n").read(100_001).last(), Some(&b'\n'));
+    let began = |client: &mut Client| assert_eq!(client.send("\n".repeat(LINES)).read(1), b"x");
+    let (newlines, out) = reset_in(&["--service", "lines", "--prefix", &prefix], talk, began);
+    assert!(out < newlines * 100_001, "every answer was complete");
+}
+
+#[test]
+fn a_thousand_panics_in_a_handler() {
+    if is_to_serve("a_thousand_panics_in_a_handler") {
+        panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
+        serve(Config { min_workers: 24, max_connections: 24, ..Config::default() }, echo_lines_or_panic);
+    }
+    let server = Server::of_test("a_thousand_panics_in_a_handler");
+    beside_two_others(&server, say_hello, || {
+        for _ in 0..PANICS {
+            let mut client = server.client();
+            say_hello(&mut client);
+            client.send("panic\nnever read");
+            assert!(client.rest().is_empty(), "an answer after the panic");
+        }
+    });
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.accounts.of("served"), PANICS + 2);
+    assert_eq!(ended.log.matches("ended (panicked)").count() as u64, PANICS, "the fault did not happen");
+}
+
+fn echo_lines_or_panic(mut socket: Socket) -> std::io::Result<()> {
+    let mut lines = LineBuffer::new(100);
+    while lines.read_from(&mut socket)? > 0 {
+        while let Some(line) = lines.next_line()? {
+            assert_ne!(line, b"panic\n", "on purpose");
+            socket.write_all(line)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! When descriptors run out under a running server, it neither spins nor falls silent, and it recovers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use support::{Client, PREFIX, Server, cpu_time, descriptors, wait_until};
+
+/// Over how long its quiet is measured.
+const A_WHILE: Duration = Duration::from_millis(2500);
+
+const BUSY: &str = "busy: no descriptors are left, try again later\n";
+
+/// Lets the server open descriptors below this number only. Those that it has stay open.
+fn limit_descriptors(server: &Server, limit: Option<u64>) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: limit.or(maximum), maximum };
+    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, limit).unwrap();
+}
+
+/// The limit below which the server has so many numbers for descriptors left.
+fn limit_that_leaves(server: &Server, free: usize) -> Option<u64> {
+    let numbers = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let taken: HashSet<u64> =
+        numbers.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    (0..).filter(|number| !taken.contains(number)).nth(free)
+}
+
+fn serve(client: &mut Client) {
+    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+}
+
+/// Takes places until a client is told that there are no more.
+fn take_every_descriptor(server: &Server) -> Vec<Client> {
+    let mut held = Vec::new();
+    loop {
+        let mut client = server.client();
+        // A prefix and a refusal both have five bytes.
+        client.send("hello\n");
+        if client.read(5) == BUSY.as_bytes()[..5] {
+            return held;
+        }
+        client.read(PREFIX.len() + 1);
+        held.push(client);
+    }
+}
+
+/// Waits until the while is over, which began with that much processor time used, and checks that less than
+/// a twentieth of it was worked. Nothing can be waited for here but time: it is what is measured.
+fn assert_quiet(server: &Server, began: Instant, used: Duration) {
+    thread::sleep(A_WHILE.saturating_sub(began.elapsed()));
+    let (used, elapsed) = (cpu_time(server.pid()) - used, began.elapsed());
+    assert!(used < elapsed / 20, "{used:?} of processor time in {elapsed:?}");
+}
+
+/// No more than two complaints a second, and one of each kind to begin with.
+fn assert_few_complaints(log: &str, elapsed: Duration) {
+    let complaints = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    assert!(complaints > 0, "it does not say what is wrong");
+    assert!(complaints as f64 <= 2.0 + 2.0 * elapsed.as_secs_f64(), "in {elapsed:?}: {log}");
+}
+
+#[test]
+fn without_descriptors_newcomers_are_told_at_little_cost_and_all_is_well_when_there_are_some_again() {
+    let server = Server::start(&["--service", "lines"]);
+    // Once a client is served, everything that the server needs for itself is open.
+    let mut first = server.client();
+    serve(&mut first);
+    let at_first = descriptors(server.pid()) - 1;
+    limit_descriptors(&server, limit_that_leaves(&server, 23));
+    let began = Instant::now();
+    let mut held = take_every_descriptor(&server);
+    assert_eq!(held.len(), 23);
+    held.push(first);
+
+    let used = cpu_time(server.pid());
+    let mut refused: Vec<Client> = (0..150).map(|_| server.client()).collect();
+    for client in &mut refused {
+        assert_eq!(client.rest_as_text(), BUSY);
+    }
+    assert_quiet(&server, began, used);
+    let elapsed = began.elapsed();
+    held.iter_mut().for_each(serve);
+
+    drop(held);
+    wait_until("the server lets go of them", || (descriptors(server.pid()) == at_first).then_some(()));
+    let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(serve);
+    drop(clients);
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (24 + 20, 151));
+    assert_few_complaints(&ended.log, elapsed);
+}
+
+#[test]
+fn without_even_the_spare_descriptor_newcomers_wait_at_little_cost_and_are_served_when_there_are_some_again() {
+    let server = Server::start(&["--service", "lines"]);
+    let mut first = server.client();
+    serve(&mut first);
+    // So low that what is given up cannot be had again.
+    limit_descriptors(&server, Some(3));
+    let (began, used) = (Instant::now(), cpu_time(server.pid()));
+    let mut waiting: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    server.wait_for_log("cannot accept, next try in ");
+    assert_quiet(&server, began, used);
+    let elapsed = began.elapsed();
+
+    limit_descriptors(&server, None);
+    waiting.iter_mut().for_each(serve);
+    // It has a spare one again: the next time, newcomers are told.
+    limit_descriptors(&server, limit_that_leaves(&server, 0));
+    assert!(take_every_descriptor(&server).is_empty());
+    drop(waiting);
+    let ended = server.stop();
+    assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (21, 1));
+    assert_few_complaints(&ended.log, elapsed + Duration::from_secs(1));
+}

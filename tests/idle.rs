@@ -1,0 +1,51 @@
+//! A server that has nothing to do does nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Client, PREFIX, Server, cpu_time, wake_ups};
+
+/// Measured over this long. It is not waited for anything here: time itself is what is measured.
+const A_WHILE: Duration = Duration::from_millis(3000);
+
+/// At most ten wake-ups a second, and no processor time to speak of: the kernel counts it in hundredths of
+/// a second, and one may be counted for a moment.
+fn assert_idle(server: &Server) {
+    let (began, used, woken) = (Instant::now(), cpu_time(server.pid()), wake_ups(server.pid()));
+    thread::sleep(A_WHILE);
+    let (used, woken) = (cpu_time(server.pid()) - used, wake_ups(server.pid()) - woken);
+    assert!(used <= Duration::from_millis(10), "{used:?} of processor time");
+    let most = 10.0 * began.elapsed().as_secs_f64();
+    assert!(woken as f64 <= most, "woken {woken} times");
+}
+
+#[test]
+fn a_server_without_clients_does_nothing() {
+    let server = Server::start(&[]);
+    // It has everything ready now, and has had a client.
+    let mut client = server.client();
+    client.send("hello").expect(format!("{PREFIX}hello")).end();
+    assert!(client.rest().is_empty());
+    server.wait_for_log("#1 ended");
+    assert_idle(&server);
+    assert!(server.stop().status.success());
+}
+
+#[test]
+fn a_server_with_100_silent_clients_does_nothing() {
+    let server = Server::start(&[]);
+    let mut clients: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send("hello").expect(format!("{PREFIX}hello"));
+    }
+    server.wait_for_log("#100 ");
+    assert_idle(&server);
+    // Idle, and all there.
+    for client in &mut clients {
+        client.send("still here").expect(format!("{PREFIX}still here"));
+    }
+    assert_eq!(server.stop().accounts.of("served"), 100);
+}

@@ -1,0 +1,199 @@
+//! A server with a limit: whoever finds no place is told so or waits, as asked, and nobody is forgotten.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+use support::{BOUND, Client, PREFIX, Server, wait_until};
+
+/// A text that a client is sent instead of an answer: one line, then a clean end.
+fn told(client: &mut Client) -> String {
+    let text = client.rest_as_text();
+    assert_eq!(text.find('\n'), Some(text.len() - 1), "not one line: {text:?}");
+    text
+}
+
+/// One line in full: the first bytes tell an answer from a refusal.
+fn is_served(client: &mut Client, line: &str) -> bool {
+    let answer = format!("{PREFIX}{line}");
+    let first = client.read(5);
+    if first == b"busy:" {
+        assert!(told(client).contains("try again later"));
+        return false;
+    }
+    let rest = client.read(answer.len() - 5);
+    assert_eq!(String::from_utf8([first, rest].concat()).unwrap(), answer);
+    true
+}
+
+fn send_hello(clients: &mut [Client]) {
+    for client in clients {
+        client.send("hello\n");
+    }
+}
+
+fn is_standing_still(server: &Server) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    status.contains("State:\tT")
+}
+
+/// How many connections the kernel holds for a listener until it accepts them: what `/proc/net/tcp` calls
+/// the receive queue of a socket that listens.
+fn backlog(address: SocketAddr) -> usize {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = fields.into_iter().find(|row| row[1].ends_with(&port) && row[3] == "0A").expect("it listens");
+    usize::from_str_radix(row[4].split_once(':').unwrap().1, 16).unwrap()
+}
+
+#[test]
+fn of_200_clients_8_are_served_and_192_are_told_and_the_8_notice_nothing() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "8"]);
+    // While the server stands still, all of them connect and send: those who are refused then have input that
+    // nobody reads, and a server that closes on it would reset them.
+    server.signal(Signal::STOP);
+    wait_until("the server stands still", || is_standing_still(&server).then_some(()));
+    let mut clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
+    send_hello(&mut clients);
+    server.signal(Signal::CONT);
+    clients.retain_mut(|client| is_served(client, "hello\n"));
+    assert_eq!(clients.len(), 8);
+    for client in &mut clients {
+        client.send("still here\n").expect(format!("{PREFIX}still here\n")).end();
+        assert!(client.rest().is_empty());
+    }
+    let accounts = server.stop().accounts;
+    assert_eq!((accounts.of("served"), accounts.of("refused"), accounts.of("failed")), (8, 192, 0));
+}
+
+#[test]
+fn a_place_that_is_given_back_goes_to_the_next_client() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "2"]);
+    let mut held = [server.client(), server.client()];
+    for client in &mut held {
+        assert!(is_served(client.send("mine\n"), "mine\n"));
+    }
+    assert!(told(&mut server.client()).starts_with("busy: all 2 places are taken"));
+    let [mut leaving, mut staying] = held;
+    assert!(leaving.end().rest().is_empty());
+    assert!(is_served(server.client().send("now\n"), "now\n"));
+    staying.send("still here\n").expect(format!("{PREFIX}still here\n"));
+    assert_eq!(server.stop().accounts.of("refused"), 1);
+}
+
+#[test]
+fn with_wait_nobody_is_refused_and_everybody_is_served_in_the_end() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "8", "--when-full", "wait"]);
+    let mut clients: Vec<Client> = (0..40).map(|_| server.client()).collect();
+    send_hello(&mut clients);
+    wait_until("32 clients wait", || (backlog(server.socket_addr()) == 32).then_some(()));
+    // In the order in which they came: the kernel's queue is a queue.
+    for client in &mut clients {
+        assert!(is_served(client, "hello\n"));
+        assert!(client.end().rest().is_empty());
+    }
+    let accounts = server.stop().accounts;
+    assert_eq!((accounts.of("served"), accounts.of("refused"), accounts.of("failed")), (40, 0, 0));
+}
+
+#[test]
+fn with_wait_a_stop_tells_those_who_wait_and_is_not_held_up_by_them() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "1", "--when-full", "wait"]);
+    let mut held = server.client();
+    assert!(is_served(held.send("hello\n"), "hello\n"));
+    let mut waiting: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    send_hello(&mut waiting);
+    wait_until("20 clients wait", || (backlog(server.socket_addr()) == 20).then_some(()));
+    let ended = server.stop();
+    for client in &mut waiting {
+        assert!(told(client).starts_with("stopping: "));
+    }
+    assert!(held.rest().is_empty());
+    assert!(ended.status.success(), "{ended:?}");
+    // Far below the drain deadline of 5 s: it did not wait for anyone.
+    assert!(ended.took < Duration::from_secs(4), "{:?}", ended.took);
+    assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (1, 20));
+}
+
+#[test]
+fn a_flood_of_newcomers_does_not_hold_up_a_stop() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
+    let mut held = server.client();
+    assert!(is_served(held.send("hello\n"), "hello\n"));
+    let address = server.socket_addr();
+    let (over, came) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                // Until nobody listens any more.
+                while !over.load(Ordering::SeqCst) && std::net::TcpStream::connect(address).is_ok() {
+                    came.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        wait_until("the flood is on", || (came.load(Ordering::SeqCst) > 500).then_some(()));
+        let ended = server.stop();
+        over.store(true, Ordering::SeqCst);
+        assert!(ended.status.success(), "{ended:?}");
+        assert!(ended.took < Duration::from_secs(4), "{:?}", ended.took);
+        assert!(ended.accounts.of("refused") + ended.accounts.of("failed") >= 500, "{:?}", ended.accounts);
+    });
+    assert!(held.rest().is_empty());
+}
+
+#[test]
+fn with_one_place_2000_clients_that_read_to_the_end_and_come_again_are_all_served() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
+    for number in 0..2000 {
+        let mut client = server.client();
+        client.send(format!("{number}\n")).end();
+        assert_eq!(client.rest_as_text(), format!("{PREFIX}{number}\n"));
+    }
+    let accounts = server.stop().accounts;
+    assert_eq!((accounts.of("served"), accounts.of("refused")), (2000, 0));
+}
+
+#[test]
+fn with_one_place_2000_clients_that_close_and_come_again_at_once_are_all_served() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
+    for number in 0..2000 {
+        // Gone without a word: the server has yet to find out when the next one comes.
+        server.client().send(format!("{number}\n")).expect(format!("{PREFIX}{number}\n"));
+    }
+    let accounts = server.stop().accounts;
+    assert_eq!((accounts.of("served"), accounts.of("refused")), (2000, 0));
+}
+
+/// A client that comes from 127.0.0.2: all of 127.0.0.0/8 is this machine.
+fn client_from_another_address(server: &Server) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)).into()).unwrap();
+    socket.connect(&server.socket_addr().into()).unwrap();
+    socket.set_read_timeout(Some(BOUND)).unwrap();
+    Client(socket.into())
+}
+
+#[test]
+fn one_greedy_address_cannot_take_every_place() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "8", "--per-source", "5"]);
+    let mut greedy: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for client in &mut greedy[..5] {
+        assert!(is_served(client.send("hello\n"), "hello\n"));
+    }
+    for client in &mut greedy[5..] {
+        assert!(told(client).starts_with("busy: your address has as many connections"));
+    }
+    let mut other = client_from_another_address(&server);
+    assert!(is_served(other.send("me too\n"), "me too\n"));
+    // A place that the greedy address gives back, it may take again.
+    assert!(greedy[0].end().rest().is_empty());
+    assert!(is_served(server.client().send("again\n"), "again\n"));
+    assert_eq!(server.stop().accounts.of("refused"), 15);
+}
