@@ -12,14 +12,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
+use crate::addr::Addr;
 use crate::backoff::Backoff;
 use crate::farewell::timespec;
-use crate::listener::{Addr, BACKLOG, Listener, Stream};
+use crate::listener::{BACKLOG, Listener};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
 use crate::server::{Shared, WhenFull};
 use crate::socket::Socket;
 use crate::stats::Event;
+use crate::stream::Stream;
 use crate::wake::Waker;
 
 /// How many clients are accepted from one listener before the others, and the stop, are looked at again.
@@ -176,7 +178,8 @@ where
     fn welcome(&mut self, stream: Stream, peer: Addr, permit: Option<Permit>) {
         let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
             let places = self.shared.config.max_connections;
-            return self.turn_away(stream, peer, &format!("busy: all {places} places are taken, try again later"));
+            let text = format!("busy: all places are taken ({places} of {places}), try again later");
+            return self.turn_away(stream, peer, &text);
         };
         self.grace_is_spent = false;
         let registry = &self.shared.handle.registry;

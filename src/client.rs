@@ -8,11 +8,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use socket2::{Socket as RawSocket, Type};
 
+use crate::addr::{Addr, plain};
 use crate::backoff::Backoff;
+use crate::deadline::Timeouts;
 use crate::farewell::timespec;
-use crate::listener::{Addr, Stream, plain};
 use crate::shutdown::StopHandle;
-use crate::socket::{Socket, Timeouts};
+use crate::socket::Socket;
+use crate::stream::Stream;
 
 /// How long one address is tried alone before the next one joins in (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -53,7 +55,8 @@ impl Default for RetryPolicy {
 ///
 /// ```
 /// use socket_steps::client::Client;
-/// use socket_steps::listener::{Addr, Listener};
+/// use socket_steps::addr::Addr;
+/// use socket_steps::listener::Listener;
 /// use std::time::Duration;
 ///
 /// let listener = Listener::bind(&Addr::resolve("127.0.0.1:0")?[0])?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::listener::Stream;
+use crate::stream::Stream;
 use crate::wake::Waker;
 
 /// How long the other side may take to end its half, in all.

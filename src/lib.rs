@@ -33,10 +33,10 @@
 //! | [`output`] | writing to a stream without ever waiting for it |
 //! | [`wake`] | a pipe that ends a `poll` |
 //! | [`pool`] | a small pool of threads, permits, a channel without room |
-//! | [`listener`] | addresses, listeners and streams, TCP or Unix |
+//! | [`addr`] [`stream`] [`listener`] | addresses, streams and listeners, TCP or Unix |
 //! | [`farewell`] | closing politely |
 //! | [`limits`] | what this machine can hold |
-//! | [`socket`] | one connection: read, write, deadlines |
+//! | [`deadline`] [`connection`] [`socket`] | one connection: how long for what; what is known of it; read and write |
 //! | [`stats`] | the central stats thread |
 //! | [`shutdown`] | the stop flag; the registry of open connections |
 //! | [`server`] | the accept loop, and everything together |
@@ -64,8 +64,11 @@
 //! ```
 
 mod accept;
+pub mod addr;
 pub mod backoff;
 pub mod client;
+pub mod connection;
+pub mod deadline;
 pub mod farewell;
 pub mod limits;
 pub mod lines;
@@ -80,6 +83,7 @@ pub mod shutdown;
 pub mod socket;
 mod socket_file;
 pub mod stats;
+pub mod stream;
 pub mod wake;
 
 /// The README's example is compiled and run like every other.

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use socket_steps::deadline::Timeouts;
 use socket_steps::limits::{self, Limit};
 use socket_steps::options::{self, count, duration, size};
 use socket_steps::output::Output;
 use socket_steps::server::{Config, Server, Summary, WhenFull};
 use socket_steps::services;
-use socket_steps::socket::Timeouts;
 
 /// How long the last lines may take to be written, when nobody reads them. Not shorter: when somebody does, a
 /// machine that stands still for a moment must not cost them the accounts.

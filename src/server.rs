@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::accept::Acceptor;
+use crate::addr::Addr;
+use crate::connection::Connection;
+use crate::deadline::Timeouts;
 use crate::farewell::{self, Farewell};
 use crate::limits;
-use crate::listener::{Addr, Listener};
+use crate::listener::Listener;
 use crate::pool::{Permit, Pool};
 use crate::shutdown::{Registry, StopHandle};
-use crate::socket::{Connection, Socket, Timeouts};
+use crate::socket::Socket;
 use crate::stats::{CloseReason, ConnectionInfo, Event, Snapshot, Stats};
 
 /// How long handlers may take to return once their connections have been cut. They only have to notice.

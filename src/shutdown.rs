@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::listener::{Addr, Stream};
-use crate::socket::Connection;
+use crate::addr::Addr;
+use crate::connection::Connection;
+use crate::stream::Stream;
 use crate::wake::Waker;
 
 /// Stops a server, from any thread, as often as one likes. Clones stop the same one.

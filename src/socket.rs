@@ -1,258 +1,16 @@
-//! One connection: read, write, and deadlines that hold.
+//! One connection, as its handler has it: read, write, and deadlines that hold.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::addr::Addr;
+use crate::connection::{Connection, Seen, State};
+use crate::deadline::{Deadline, Timeouts};
 use crate::farewell;
-use crate::listener::{Addr, Stream};
-
-/// How long a connection may take for what. `None` is for ever.
-///
-/// ```
-/// use socket_steps::socket::Timeouts;
-/// use std::time::Duration;
-///
-/// let patient = Timeouts { idle: Some(Duration::from_secs(300)), ..Timeouts::default() };
-/// assert_eq!(patient.message, Some(Duration::from_secs(10)));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Without a byte in either direction, between two messages.
-    pub idle: Option<Duration>,
-    /// From the first byte of a message to its last.
-    pub message: Option<Duration>,
-    /// For an answer as a whole, until the kernel has taken all of it.
-    pub write: Option<Duration>,
-}
-
-impl Timeouts {
-    /// No deadline at all: for a client that waits for a person.
-    pub const NONE: Timeouts = Timeouts { idle: None, message: None, write: None };
-}
-
-impl Default for Timeouts {
-    /// 30 s of silence, 10 s for a message, 10 s for an answer.
-    fn default() -> Timeouts {
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        Timeouts { idle: seconds(30), message: seconds(10), write: seconds(10) }
-    }
-}
-
-/// The deadline that has passed: what a [`TimedOut`](io::ErrorKind::TimedOut) error of a [`Socket`] holds.
-///
-/// ```
-/// use socket_steps::socket::Deadline;
-/// use std::{io, time::Duration};
-///
-/// let error = io::Error::from(Deadline::Idle(Duration::from_secs(30)));
-/// assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-/// assert_eq!(error.to_string(), "silent for 30s");
-/// assert!(matches!(Deadline::of(&error), Some(Deadline::Idle(_))));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadline {
-    /// Nothing was read or written for this long.
-    Idle(Duration),
-    /// A message that had begun was not complete after this long.
-    Message(Duration),
-    /// An answer could not be written in this long, because the other side does not read.
-    Write(Duration),
-}
-
-impl Deadline {
-    /// The deadline in an error, if one is in it.
-    pub fn of(error: &io::Error) -> Option<Deadline> {
-        error.get_ref()?.downcast_ref().copied()
-    }
-}
-
-impl fmt::Display for Deadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Deadline::Idle(limit) => write!(f, "silent for {limit:?}"),
-            Deadline::Message(limit) => write!(f, "a message took longer than {limit:?}"),
-            Deadline::Write(limit) => write!(f, "an answer was not taken within {limit:?}"),
-        }
-    }
-}
-
-impl std::error::Error for Deadline {}
-
-impl From<Deadline> for io::Error {
-    fn from(deadline: Deadline) -> io::Error {
-        io::Error::new(io::ErrorKind::TimedOut, deadline)
-    }
-}
-
-/// What a connection is doing, as seen from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Waiting for the next message: may be ended at any time.
-    Idle,
-    /// In the middle of a message or an answer: to be finished first.
-    Active,
-}
-
-/// What the threads of a program share of one connection: the stream, and what is known of it.
-///
-/// The handler's [`Socket`] reads and writes; the server's registry lists connections, counts their bytes,
-/// and wakes them when it stops.
-#[derive(Debug)]
-pub struct Connection {
-    id: u64,
-    peer: Addr,
-    stream: Arc<Stream>,
-    opened: Instant,
-    stopping: Arc<AtomicBool>,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    /// When something was last written, in nanoseconds after `opened`.
-    last_write: AtomicU64,
-    state: AtomicU8,
-    /// Bits of [`Seen`].
-    seen: AtomicU8,
-}
-
-/// What has happened to a connection so far, for whoever asks why it ended.
-enum Seen {
-    /// The other side has ended its half.
-    PeerEnd = 1,
-    /// A blocked read was woken with `shutdown(Read)`.
-    ReadShut = 2,
-    /// Both directions were shut down at the drain deadline.
-    Cut = 4,
-    /// It is to end with a reset.
-    Abort = 8,
-    /// It was reset, and only a writer was told.
-    UnheardReset = 16,
-    /// The handler has let go of its socket.
-    Released = 32,
-}
-
-const IDLE: u8 = 0;
-const ACTIVE: u8 = 1;
-
-impl Connection {
-    /// A connection under this number. When `stopping` becomes true, its socket's reads end it as soon as
-    /// what has arrived is answered.
-    pub fn new(id: u64, stream: Stream, peer: Addr, stopping: Arc<AtomicBool>) -> Connection {
-        Connection {
-            id,
-            peer,
-            stream: Arc::new(stream),
-            opened: Instant::now(),
-            stopping,
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            last_write: AtomicU64::new(0),
-            // Active until the handler waits for the first time: what it may say first is not cut off.
-            state: AtomicU8::new(ACTIVE),
-            seen: AtomicU8::new(0),
-        }
-    }
-
-    /// Its number: unique within a server, in the order of accepting.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The other side's address.
-    pub fn peer(&self) -> &Addr {
-        &self.peer
-    }
-
-    /// How long it has been open.
-    pub fn age(&self) -> Duration {
-        self.opened.elapsed()
-    }
-
-    /// Bytes that reads have returned.
-    pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that the kernel has taken from writes.
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
-    }
-
-    /// What it is doing now.
-    pub fn state(&self) -> State {
-        if self.state.load(Ordering::SeqCst) == IDLE { State::Idle } else { State::Active }
-    }
-
-    /// The stream below, shared.
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
-    }
-
-    /// Whether the other side has ended its half, and a read has said so.
-    pub fn peer_has_ended(&self) -> bool {
-        self.has_seen(Seen::PeerEnd)
-    }
-
-    /// Whether [`cut`](Connection::cut) was called.
-    pub fn was_cut(&self) -> bool {
-        self.has_seen(Seen::Cut)
-    }
-
-    /// Whether [`Socket::abort`] was called.
-    pub fn was_aborted(&self) -> bool {
-        self.has_seen(Seen::Abort)
-    }
-
-    /// Whether [`wake_if_idle`](Connection::wake_if_idle) has shut the reading end.
-    pub(crate) fn was_woken(&self) -> bool {
-        self.has_seen(Seen::ReadShut)
-    }
-
-    /// Whether its [`Socket`] is no more.
-    pub(crate) fn is_released(&self) -> bool {
-        self.has_seen(Seen::Released)
-    }
-
-    /// Wakes the thread that waits for this connection's next message, and only that one: a message that
-    /// has begun goes on.
-    ///
-    /// Set the stop flag first. The reader marks itself idle and then looks at the flag; this looks at the
-    /// mark after the flag is set. Whichever comes second sees the other, so no reader sleeps through it.
-    pub fn wake_if_idle(&self) {
-        if self.state.load(Ordering::SeqCst) == IDLE {
-            self.note(Seen::ReadShut);
-            let _ = self.stream.shutdown(Shutdown::Read); // Already gone is as good.
-        }
-    }
-
-    /// Ends both directions at once: every blocked read and write of this connection returns.
-    pub fn cut(&self) {
-        self.note(Seen::Cut);
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
-    /// Whether the server is stopping.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    fn note(&self, what: Seen) {
-        self.seen.fetch_or(what as u8, Ordering::SeqCst);
-    }
-
-    fn has_seen(&self, what: Seen) -> bool {
-        self.seen.load(Ordering::SeqCst) & what as u8 != 0
-    }
-
-    /// As [`has_seen`](Connection::has_seen), and forgets it.
-    fn take(&self, what: Seen) -> bool {
-        let what = what as u8;
-        self.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
-    }
-}
+use crate::stream::Stream;
 
 /// What becomes of a message that is not complete when the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,8 +32,11 @@ pub enum OnStop {
 /// of it.
 ///
 /// ```
-/// use socket_steps::listener::{Addr, Listener, Stream};
-/// use socket_steps::socket::{Deadline, Socket, Timeouts};
+/// use socket_steps::addr::Addr;
+/// use socket_steps::listener::Listener;
+/// use socket_steps::stream::Stream;
+/// use socket_steps::deadline::{Deadline, Timeouts};
+/// use socket_steps::socket::Socket;
 /// use std::io::{Read, Write};
 /// use std::time::Duration;
 ///
@@ -350,7 +111,7 @@ impl Socket {
     /// # Errors
     /// [`NotConnected`](io::ErrorKind::NotConnected) when the other side has reset the connection.
     pub fn end(&mut self) -> io::Result<()> {
-        self.connection.stream.shutdown(Shutdown::Write)
+        self.connection.stream().shutdown(Shutdown::Write)
     }
 
     /// Closes politely: ends our half, discards what still comes, and returns when the other side has ended
@@ -361,7 +122,7 @@ impl Socket {
     /// # Errors
     /// When the connection was reset: then what was written last may not have arrived.
     pub fn finish(self) -> io::Result<()> {
-        let stream = &self.connection.stream;
+        let stream = self.connection.stream();
         if self.connection.was_woken() { farewell::say_goodbye_unheard(stream) } else { farewell::say_goodbye(stream) }
     }
 
@@ -373,7 +134,7 @@ impl Socket {
     /// When the kernel refuses, which it does not do for an open socket.
     pub fn abort(self) -> io::Result<()> {
         self.connection.note(Seen::Abort);
-        self.connection.stream.reset_on_close()
+        self.connection.stream().reset_on_close()
     }
 
     /// The deadline that counts for a read that began at `began`, and how much is left of it.
@@ -383,8 +144,7 @@ impl Socket {
         }
         let Some(limit) = self.timeouts.idle else { return Ok(None) };
         // Another thread may be writing to this connection: that is not silence either.
-        let written = Duration::from_nanos(self.connection.last_write.load(Ordering::Relaxed));
-        let silent_since = began.max(self.connection.opened + written);
+        let silent_since = began.max(self.connection.last_write());
         left(limit, silent_since.elapsed()).ok_or(Deadline::Idle(limit)).map(Some)
     }
 
@@ -395,7 +155,7 @@ impl Socket {
         if waiting == 0 {
             return Ok(0);
         }
-        let mut stream = &*self.connection.stream;
+        let mut stream = &**self.connection.stream();
         let count = stream.read(&mut buffer[..waiting])?;
         self.has_read(count);
         Ok(count)
@@ -405,20 +165,14 @@ impl Socket {
     fn waiting_at_last_call(&mut self) -> io::Result<usize> {
         let waiting = match self.last_call {
             Some(waiting) => waiting,
-            None => self.connection.stream.bytes_waiting()?,
+            None => self.connection.stream().bytes_waiting()?,
         };
         self.last_call = Some(waiting);
         Ok(waiting)
     }
 
     fn has_read(&mut self, count: usize) {
-        let connection = &self.connection;
-        connection.state.store(ACTIVE, Ordering::SeqCst);
-        connection.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
-        log::trace!("#{} has sent {count} bytes", connection.id);
-        if count == 0 {
-            connection.note(Seen::PeerEnd);
-        }
+        self.connection.has_read(count);
         if let Some(waiting) = &mut self.last_call {
             *waiting = waiting.saturating_sub(count);
         }
@@ -433,14 +187,11 @@ impl Socket {
                 Some(limit) => Some(left(limit, elapsed).ok_or(Deadline::Write(limit))?),
                 None => None,
             };
-            arm(&mut self.armed_write, left, |timeout| connection.stream.set_write_timeout(timeout))?;
-            match (&*connection.stream).write(bytes) {
+            arm(&mut self.armed_write, left, |timeout| connection.stream().set_write_timeout(timeout))?;
+            match (&**connection.stream()).write(bytes) {
                 Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    let when = (began + elapsed).saturating_duration_since(connection.opened);
-                    connection.last_write.store(when.as_nanos() as u64, Ordering::Relaxed);
-                    connection.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
-                    log::trace!("#{} was sent {count} bytes", connection.id);
+                    connection.has_written(count, began + elapsed);
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -472,7 +223,7 @@ impl Read for Socket {
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         let began = Instant::now();
         // First the mark, then the look at the flag: see `wake_if_idle`.
-        self.connection.state.store(if may_stop { IDLE } else { ACTIVE }, Ordering::SeqCst);
+        self.connection.set_state(if may_stop { State::Idle } else { State::Active });
         loop {
             if self.connection.is_stopping() {
                 if may_stop {
@@ -481,8 +232,8 @@ impl Read for Socket {
                 self.waiting_at_last_call()?;
             }
             let left = self.time_to_read(began)?;
-            arm(&mut self.armed_read, left, |timeout| self.connection.stream.set_read_timeout(timeout))?;
-            match (&*self.connection.stream).read(buffer) {
+            arm(&mut self.armed_read, left, |timeout| self.connection.stream().set_read_timeout(timeout))?;
+            match (&**self.connection.stream()).read(buffer) {
                 // Perhaps not the client's end, but the stop's wake-up.
                 Ok(0) if may_stop && self.connection.is_stopping() => {}
                 // The wake-up reached us in the middle of a message whose first part came at the same
@@ -537,7 +288,7 @@ impl Drop for Socket {
     /// The handler has done with the connection: a stop need not wake anyone in it, and may not shut what is
     /// still being closed politely.
     fn drop(&mut self) {
-        self.connection.state.store(ACTIVE, Ordering::SeqCst);
+        self.connection.set_state(State::Active);
         self.connection.note(Seen::Released);
     }
 }

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::listener::Addr;
+use crate::addr::Addr;
+use crate::connection::{Connection, State};
+use crate::deadline::Deadline;
 use crate::log_limit::LogLimit;
-use crate::socket::{Connection, Deadline, State};
 
 /// How many events wait at most. Below half a megabyte, and a burst of thousands of clients fits.
 const QUEUE: usize = 4096;
@@ -189,7 +190,7 @@ impl Tally {
 /// The entrance to the stats thread. Clones report to the same one, which ends after the last of them.
 ///
 /// ```
-/// use socket_steps::listener::Addr;
+/// use socket_steps::addr::Addr;
 /// use socket_steps::stats::{Event, Stats};
 ///
 /// let stats = Stats::start(|event| println!("{event:?}"))?;

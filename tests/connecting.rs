@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket_steps::addr::Addr;
 use socket_steps::client::Client;
-use socket_steps::listener::Addr;
 use socket_steps::server::{Config, Server};
 use socket_steps::services;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};

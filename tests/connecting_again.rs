@@ -9,9 +9,10 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket_steps::addr::Addr;
 use socket_steps::backoff::Backoff;
 use socket_steps::client::{Client, RetryPolicy};
-use socket_steps::listener::{Addr, Listener};
+use socket_steps::listener::Listener;
 use socket_steps::shutdown::StopHandle;
 use support::port::Port;
 use support::{BOUND, NEVER, wait_until};

@@ -9,9 +9,10 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use socket_steps::deadline::{Deadline, Timeouts};
 use socket_steps::server::Config;
 use socket_steps::services;
-use socket_steps::socket::{Deadline, Socket, Timeouts};
+use socket_steps::socket::Socket;
 use socket_steps::stats::CloseReason;
 use socket2::SockRef;
 use support::kit::Kit;

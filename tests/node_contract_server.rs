@@ -11,7 +11,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use socket_steps::listener::{Addr, Listener};
+use socket_steps::addr::Addr;
+use socket_steps::listener::Listener;
 use socket_steps::server::{Config, Server};
 use socket_steps::services;
 use socket_steps::socket::Socket;

@@ -142,7 +142,7 @@ fn where_the_default_is_too_many_it_is_lowered_and_the_log_says_so() {
     for client in &mut clients {
         client.send("hello\n").expect(format!("{PREFIX}hello\n"));
     }
-    assert!(server.client().rest_as_text().starts_with(&format!("busy: all {places} places are taken")));
+    assert!(server.client().rest_as_text().starts_with(&format!("busy: all places are taken ({places} of")));
     drop(clients);
     assert!(server.stop().status.success());
 }

@@ -80,7 +80,7 @@ fn a_place_that_is_given_back_goes_to_the_next_client() {
     for client in &mut held {
         assert!(is_served(client.send("mine\n"), "mine\n"));
     }
-    assert!(told(&mut server.client()).starts_with("busy: all 2 places are taken"));
+    assert!(told(&mut server.client()).starts_with("busy: all places are taken (2 of 2)"));
     let [mut leaving, mut staying] = held;
     assert!(leaving.end().rest().is_empty());
     assert!(is_served(server.client().send("now\n"), "now\n"));

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
+use socket_steps::deadline::Timeouts;
 use socket_steps::server::Config;
 use socket_steps::services;
-use socket_steps::socket::Timeouts;
 use socket_steps::stats::CloseReason;
 use support::kit::Kit;
 use support::{Client, PREFIX, Server};

@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket_steps::listener::Addr;
+use socket_steps::addr::Addr;
+use socket_steps::connection::State;
 use socket_steps::server::{Config, Handle, Server, Summary};
 use socket_steps::services;
-use socket_steps::socket::State;
 use socket_steps::stats::{CloseReason, Event, Snapshot};
 use support::{BOUND, Client, PREFIX, wait_until};
 

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use socket_steps::addr::plain;
 use socket_steps::client::Client;
+use socket_steps::deadline::Timeouts;
 use socket_steps::lines::incomplete_character;
-use socket_steps::listener::{Stream, plain};
 use socket_steps::options::{self, duration, exit_with};
-use socket_steps::socket::Timeouts;
+use socket_steps::stream::Stream;
 
 /// Talk to a server: every line you type is sent, and everything that comes back is shown.
 ///

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::process::{Command, exit};
 use std::thread::{self, JoinHandle};
 
-use socket_steps::listener::Addr;
+use socket_steps::addr::Addr;
+use socket_steps::connection::State;
 use socket_steps::server::{Config, Handle, Server, Summary};
-use socket_steps::socket::{Socket, State};
+use socket_steps::socket::Socket;
 use socket_steps::stats::{CloseReason, ConnectionInfo};
 
 use super::{Client, wait_until};

@@ -1,0 +1,175 @@
+//! Streams: a connected socket as the kernel gives it, TCP or Unix, one type for both.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use socket2::{SockRef, Socket as RawSocket, Type};
+
+use crate::addr::Addr;
+
+/// A connected socket, as the kernel gives it: nothing but bytes, no deadlines yet.
+///
+/// `&Stream` reads and writes, so that two threads can share one descriptor through an `Arc`.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a path in the file system.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects to one address, and waits for that as long as the kernel likes: about two minutes.
+    /// [`Client`](crate::client::Client) has a deadline, and tries several addresses.
+    ///
+    /// # Errors
+    /// When nobody listens there, or nobody answers.
+    pub fn connect(address: &Addr) -> io::Result<Stream> {
+        let raw = address.to_raw()?;
+        let socket = RawSocket::new(address.domain(), Type::STREAM, None)?;
+        socket.connect(&raw)?;
+        Ok(Stream::from_raw(socket, address))
+    }
+
+    pub(crate) fn from_raw(socket: RawSocket, address: &Addr) -> Stream {
+        match address {
+            Addr::Tcp(_) => Stream::Tcp(socket.into()),
+            Addr::Unix(_) => Stream::Unix(socket.into()),
+        }
+    }
+
+    /// Ends one direction or both, for every thread that shares this stream. `Write` sends a FIN after
+    /// all that has been written; `Read` wakes whoever is blocked in a read.
+    ///
+    /// # Errors
+    /// [`NotConnected`](io::ErrorKind::NotConnected) when the other side has reset the connection.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
+        }
+    }
+
+    /// How long one read may block; `None` is for ever. Not a deadline: it begins again with every read.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for zero, which the kernel would take to mean for ever.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(timeout),
+            Stream::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    /// How long one write may block; `None` is for ever.
+    ///
+    /// # Errors
+    /// As for [`set_read_timeout`](Stream::set_read_timeout).
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_write_timeout(timeout),
+            Stream::Unix(stream) => stream.set_write_timeout(timeout),
+        }
+    }
+
+    /// Makes reads and writes return at once, with [`WouldBlock`](io::ErrorKind::WouldBlock) when there is
+    /// nothing to do.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Stream::Unix(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
+    /// Sets what TCP alone has; does nothing on a path. Without Nagle's algorithm (`no_delay`) a small
+    /// answer does not wait for the acknowledgement of the one before. `keep_alive` is how long a silent
+    /// connection is left alone before the kernel asks whether the other side is still there; the kernel
+    /// counts in whole seconds, from 1 to 32,767, and gets the next that is no shorter.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub fn set_tcp_options(&self, no_delay: bool, keep_alive: Option<Duration>) -> io::Result<()> {
+        if let Stream::Tcp(stream) = self {
+            if no_delay {
+                stream.set_nodelay(true)?;
+            }
+            if let Some(idle) = keep_alive {
+                // Out of its range, the kernel would refuse, and leave it at two hours.
+                let idle = Duration::from_secs(idle.as_secs_f64().ceil().clamp(1.0, 32_767.0) as u64);
+                SockRef::from(stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the close, when it comes, a reset: what is not sent yet is thrown away, and the other side
+    /// sees `Connection reset by peer` instead of an end. TCP only.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// From now on a `poll` finds room for more output only when the kernel has sent everything that was
+    /// written (`TCP_NOTSENT_LOWAT`); until now, when its buffer had some room again. On a path nothing is
+    /// ever unsent.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub(crate) fn report_room_when_all_is_sent(&self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(1),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many bytes have arrived and can be read without waiting (`FIONREAD`).
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub fn bytes_waiting(&self) -> io::Result<usize> {
+        Ok(rustix::io::ioctl_fionread(self)? as usize)
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).read(buffer),
+            Stream::Unix(stream) => (&*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).write(bytes),
+            Stream::Unix(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // Nothing is held back on this side of the kernel.
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
