@@ -31,6 +31,8 @@ pub(crate) struct Story {
     until: Instant,
     patience: Duration,
     until_read: Duration,
+    /// An end after so much silence is a deadline of the server's.
+    long_silence: Duration,
     goodbyes: RefCell<Duration>,
 }
 
@@ -42,6 +44,7 @@ impl Story {
             until: Instant::now() + bound,
             patience,
             until_read: deadline.map_or(UNTIL_READ, |deadline| UNTIL_READ.min(deadline / 3)),
+            long_silence: deadline.map_or(Duration::from_secs(1), |deadline| deadline * 3 / 4),
             goodbyes: RefCell::new(GOODBYES),
         })
     }
@@ -346,6 +349,13 @@ impl Client {
                         thread::sleep(Duration::from_millis(2));
                     }
                 }
+                Came::End if since.elapsed() >= self.story.long_silence => {
+                    // It waited for us, as we for it, until a deadline of its own.
+                    self.over = true;
+                    let symptom = if matcher.received().is_empty() { Symptom::Silent } else { Symptom::Partial };
+                    let waited = seconds(since.elapsed());
+                    return Err(self.missing(&matcher, symptom, &format!("then nothing for {waited}, then the end")));
+                }
                 Came::End => {
                     self.over = true;
                     return Err(self.missing(&matcher, Symptom::Ended, "then the server ended the connection"));
@@ -532,7 +542,10 @@ impl Client {
         let mut since = Instant::now();
         let mut buffer = vec![0; 4096];
         loop {
-            let left = self.story.left(since, self.story.patience());
+            // Where something has come, the rest is not far.
+            let patience = self.story.patience();
+            let patience = if came.is_empty() { patience } else { patience.min(Duration::from_secs(1)) };
+            let left = self.story.left(since, patience);
             match self.read(&mut buffer, left) {
                 Came::Bytes(count) => {
                     since = Instant::now();

@@ -160,7 +160,7 @@ const BULK: &[super::Hint] = &[
     (
         &[Symptom::Changed],
         "Somewhere in the middle bytes are missing or changed. Is a long line cut to the size of a buffer? When a write \
-         takes only a part, is the rest written later? Does a read hold more than one line?",
+         takes only a part, is the rest written later (write_all, sendall)? Does a read hold more than one line?",
     ),
     (
         &[Symptom::Stuck],

@@ -14,11 +14,14 @@ use crate::trouble::{Stop, Symptom, Verdict};
 const CHAPTER: Chapter = Chapter::new(11);
 
 /// Descriptors that are left to the server, and clients that come beyond them.
-const ROOM: u64 = 4;
-const BEYOND: u64 = 16;
+const ROOM: usize = 4;
+const BEYOND: usize = 16;
 
 /// How long is looked whether it spins.
 const WATCHED: Duration = Duration::from_millis(700);
+
+const RESET: &str =
+    "The connection was reset: the client cannot know why. Send a short text, end your half, and only then close.";
 
 pub(super) const STAGES: &[Stage] = &[
     Stage {
@@ -63,7 +66,13 @@ fn over_limit(context: &mut Context<'_>) -> Verdict {
     }
     let mut clients = context.fill(limit)?;
     let line = context.plain();
-    let mut extra = context.client("Z")?;
+    let mut extra = match context.client("Z") {
+        Err(trouble) if trouble.symptom == Symptom::Reset => {
+            context.part(clients);
+            return Err(failed("an answer, or a text and the end", "a reset", RESET));
+        }
+        extra => extra?,
+    };
     let (mut came, mut ending) = extra.listen(Duration::from_millis(200), 4096);
     if ending == Ending::Open && came.is_empty() {
         extra.send(&line)?;
@@ -96,9 +105,7 @@ fn over_limit(context: &mut Context<'_>) -> Verdict {
                 "The connection was closed without a word: the client cannot know why. Send a short text first, such as \
                  \"busy: try again later\".",
             ),
-            Ending::Reset => Some(
-                "The connection was reset: the client cannot know why. Send a short text, end your half, and only then close.",
-            ),
+            Ending::Reset => Some(RESET),
             Ending::Open => Some("The client was told something, but its connection was not closed."),
         };
         if let Some(cause) = cause {
@@ -128,16 +135,13 @@ fn descriptors(context: &mut Context<'_>) -> Verdict {
     context.client("A")?.say(&line)?;
     let address = context.address.clone();
     let listeners = context.spawned().listeners(&address);
-    let room = context.limit.map_or(ROOM, |limit| ROOM.min(limit as u64 / 2));
-    let mut free = 0;
+    let room = context.limit.map_or(ROOM, |limit| ROOM.min(limit / 2));
     for pid in &listeners {
-        let end = kernel::descriptors_end(*pid);
-        free += end - kernel::descriptors(&[*pid]) as u64 + room;
-        lower_limit(*pid, end + room)?;
+        lower_limit(*pid, kernel::limit_that_leaves(*pid, room))?;
     }
-    context.step(format!("lowered the server's limit of descriptors (ulimit -n), so that about {free} are left"));
+    context.step(format!("lowered the server's limit of descriptors (ulimit -n), so that {room} are left"));
 
-    let count = (free + BEYOND) as usize;
+    let count = room * listeners.len() + BEYOND;
     let mut clients: Vec<Client> = Vec::new();
     let mut lines = Vec::new();
     for _ in 0..count {
