@@ -17,7 +17,7 @@ use support::run;
 const SEEDS: u64 = 10;
 
 /// How many servers are judged at the same time: nearly all of it is waiting.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 24;
 
 /// A fault, the stages that must fail, and what one of them must say.
 struct Wrong {
