@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::manner::Manner;
-use crate::probe::{Story, reason};
+use crate::probe::{self, Story, reason};
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
@@ -93,7 +93,7 @@ impl Judge {
                 (None, address)
             }
             Target::Command { words, port } => {
-                let (server, address) = Spawned::start(words, *port)?;
+                let (server, address) = Spawned::start(words, *port, probe::long(self.patience))?;
                 (Some(server), address)
             }
         };

@@ -633,6 +633,11 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// What takes longer than an answer, such as to start and to stop: 10 s, unless another patience is asked for.
+pub(crate) fn long(patience: Duration) -> Duration {
+    patience * 3 + Duration::from_secs(1)
+}
+
 /// `2 s`, `2.5 s`, `300 ms`.
 pub(crate) fn seconds(duration: Duration) -> String {
     let millis = duration.as_millis();

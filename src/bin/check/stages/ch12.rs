@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::kernel;
 use crate::manner::find;
-use crate::probe::{Ending, Kind, seconds};
+use crate::probe::{Ending, Kind, long, seconds};
 use crate::show::brief;
 use crate::target::Address;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
@@ -119,8 +119,8 @@ fn round(context: &mut Context<'_>) -> Result<(), Trouble> {
 }
 
 fn interrupt(context: &mut Context<'_>) -> Verdict {
-    // Nobody knows the server's own deadline for stopping: 10 s, unless another patience is asked for.
-    let stopping = context.story.patience() * 3 + Duration::from_secs(1);
+    // Nobody knows the server's own deadline for stopping.
+    let stopping = long(context.story.patience());
     let pieces = context.answers_pieces()?;
     let places = context.at_most(2);
     let mut idle = if places > 1 { Some(context.client("A")?) } else { None };
