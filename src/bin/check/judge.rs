@@ -31,7 +31,7 @@ pub(crate) enum Target {
 pub(crate) enum Outcome {
     Passed { note: Option<String> },
     Skipped { why: String },
-    Failed { trouble: Trouble, cause: String, steps: Vec<String> },
+    Failed { trouble: Box<Trouble>, cause: String, steps: Vec<String> },
 }
 
 pub(crate) struct Judged {
@@ -215,12 +215,19 @@ impl Judge {
             Ok(note) => Some(Outcome::Passed { note }),
             Err(Stop::Skipped(why)) => Some(Outcome::Skipped { why }),
             Err(Stop::Busy) => None,
-            Err(Stop::Failed(trouble)) => {
-                let mut trouble = *trouble;
+            Err(Stop::Failed(mut trouble)) => {
                 let mut cause = stage.cause(&trouble);
                 // The end of a process takes a moment to be seen.
-                let may_have_died =
-                    !matches!(trouble.symptom, Symptom::Changed | Symptom::Extra | Symptom::Torn | Symptom::Seen);
+                // A server that floods may also die of our leaving; that is another story.
+                let may_have_died = !matches!(
+                    trouble.symptom,
+                    Symptom::Changed
+                        | Symptom::Extra
+                        | Symptom::Torn
+                        | Symptom::Seen
+                        | Symptom::Unasked
+                        | Symptom::Flood
+                );
                 let died = !stage.uses_up_the_server
                     && may_have_died
                     && self.server.as_mut().is_some_and(|server| server.ends_within(Duration::from_millis(100)));
@@ -237,7 +244,7 @@ impl Judge {
     /// A server that answered and then died has not passed.
     fn still_alive(&mut self, stage: &'static Stage, outcome: Outcome) -> Outcome {
         let Some(how) = self.server.as_mut().and_then(Spawned::how_it_ended) else { return outcome };
-        let trouble = Trouble::new(Symptom::Died, "a server that goes on", "the end of its process");
+        let trouble = Box::new(Trouble::new(Symptom::Died, "a server that goes on", "the end of its process"));
         let steps = vec!["everything was answered".to_owned(), format!("the server's process ended: {how}")];
         Outcome::Failed { trouble, cause: stage.hint(Symptom::Died).to_owned(), steps }
     }
@@ -266,7 +273,7 @@ fn not_started_again(why: &str) -> Outcome {
     } else {
         "The server could be started once, and not a second time: does it leave something behind?"
     };
-    let trouble = Trouble::new(Symptom::Died, "a server that can be started again", why);
+    let trouble = Box::new(Trouble::new(Symptom::Died, "a server that can be started again", why));
     let steps = vec!["ended the server, and started it again for this stage".to_owned()];
     Outcome::Failed { trouble, cause: cause.to_owned(), steps }
 }

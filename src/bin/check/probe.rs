@@ -53,6 +53,12 @@ impl Story {
         self.steps.borrow_mut().push(what.into());
     }
 
+    fn add_to_last(&self, what: &str) {
+        if let Some(step) = self.steps.borrow_mut().last_mut() {
+            step.push_str(what);
+        }
+    }
+
     /// Takes back what was told of an attempt that is no part of the story.
     pub(crate) fn forget_after(&self, count: usize) {
         self.steps.borrow_mut().truncate(count);
@@ -269,7 +275,22 @@ impl Client {
 
     /// Sends a line and reads its answer.
     pub(crate) fn say(&mut self, line: &[u8]) -> Result<(), Trouble> {
-        self.exchange(line, Kind::Text, Pace::Fast).map(drop)
+        self.exchange(line, Kind::Text, Pace::Fast)?;
+        if self.name.is_some() {
+            self.story.add_to_last(", and read its answer");
+        }
+        Ok(())
+    }
+
+    /// The same, for a server that may be busy with someone else: waits only for so long.
+    pub(crate) fn say_for(&mut self, line: &[u8], wait: Duration) -> Result<bool, Trouble> {
+        self.send(line)?;
+        let (came, _) = self.listen_until(line, wait);
+        let answered = find(&came, line).is_some();
+        if answered && self.name.is_some() {
+            self.story.add_to_last(", and read its answer");
+        }
+        Ok(answered)
     }
 
     /// The same, told only by the caller.
@@ -417,8 +438,10 @@ impl Client {
         let more = matcher.is_complete();
         self.step(if more {
             format!("read the whole answer, and then {} that should not be there", brief(&wrong))
-        } else if matcher.matched() == 0 {
+        } else if received.is_empty() {
             "read the answer: it differs from its first byte on".to_owned()
+        } else if matcher.matched() == 0 {
+            "read the answer: it differs right behind the prefix".to_owned()
         } else {
             format!("read the answer: it differs after {} right bytes", group(matcher.matched()))
         });

@@ -129,7 +129,7 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
         idle.say(&line)?;
         context.step("client A: is silent from now on");
     }
-    let line = context.korean();
+    let line = context.plain();
     let mut client = context.client("B")?;
     let greeting = context.plain();
     client.say(&greeting)?;
