@@ -217,9 +217,12 @@ impl Connection {
             }
             if STOP.load(SeqCst) && !is_one_of(&["ignores the signal", "waits for the silent"]) {
                 let in_flight = !self.buffer.is_empty() && !is("drops what is in flight");
-                // A signal in the middle of a line waits for its end.
-                if !in_flight && !(is("goes on accepting")) {
-                    return Ok(None);
+                // A signal in the middle of a line waits for its end; and what has arrived by now is still read.
+                if !in_flight && !is("goes on accepting") {
+                    self.stream.set_nonblocking(true)?;
+                    let last = self.stream.read(piece);
+                    self.stream.set_nonblocking(false)?;
+                    return Ok(last.ok().filter(|_| !is("drops what is in flight")));
                 }
             }
             let deadline = if is("a hasty deadline") { DEADLINE * 3 / 4 } else { DEADLINE };

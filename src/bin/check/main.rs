@@ -44,7 +44,7 @@ struct Options {
     spawn: Option<String>,
 
     /// With --spawn: the port that the command listens on, if it does not print it
-    #[arg(long, value_name = "N", requires = "spawn", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
 
     /// Only the stages up to this chapter, such as ch07 or ch07_pool
@@ -182,6 +182,9 @@ fn new_seed() -> u64 {
 impl Options {
     fn target(&self) -> Result<Target, String> {
         if let Some(address) = &self.addr {
+            if self.port.is_some() {
+                return Err("--port is for a server that check starts, with --spawn".to_owned());
+            }
             return Ok(Target::Running(address.clone()));
         }
         let Some(command) = &self.spawn else {

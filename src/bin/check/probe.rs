@@ -31,6 +31,8 @@ pub(crate) struct Story {
     until: Instant,
     patience: Duration,
     until_read: Duration,
+    /// An end after so much silence is a deadline of the server's.
+    long_silence: Duration,
     goodbyes: RefCell<Duration>,
 }
 
@@ -42,12 +44,19 @@ impl Story {
             until: Instant::now() + bound,
             patience,
             until_read: deadline.map_or(UNTIL_READ, |deadline| UNTIL_READ.min(deadline / 3)),
+            long_silence: deadline.map_or(Duration::from_secs(1), |deadline| deadline * 3 / 4),
             goodbyes: RefCell::new(GOODBYES),
         })
     }
 
     pub(crate) fn step(&self, what: impl Into<String>) {
         self.steps.borrow_mut().push(what.into());
+    }
+
+    fn add_to_last(&self, what: &str) {
+        if let Some(step) = self.steps.borrow_mut().last_mut() {
+            step.push_str(what);
+        }
     }
 
     /// Takes back what was told of an attempt that is no part of the story.
@@ -266,7 +275,22 @@ impl Client {
 
     /// Sends a line and reads its answer.
     pub(crate) fn say(&mut self, line: &[u8]) -> Result<(), Trouble> {
-        self.exchange(line, Kind::Text, Pace::Fast).map(drop)
+        self.exchange(line, Kind::Text, Pace::Fast)?;
+        if self.name.is_some() {
+            self.story.add_to_last(", and read its answer");
+        }
+        Ok(())
+    }
+
+    /// The same, for a server that may be busy with someone else: waits only for so long.
+    pub(crate) fn say_for(&mut self, line: &[u8], wait: Duration) -> Result<bool, Trouble> {
+        self.send(line)?;
+        let (came, _) = self.listen_until(line, wait);
+        let answered = find(&came, line).is_some();
+        if answered && self.name.is_some() {
+            self.story.add_to_last(", and read its answer");
+        }
+        Ok(answered)
     }
 
     /// The same, told only by the caller.
@@ -346,6 +370,13 @@ impl Client {
                         thread::sleep(Duration::from_millis(2));
                     }
                 }
+                Came::End if since.elapsed() >= self.story.long_silence => {
+                    // It waited for us, as we for it, until a deadline of its own.
+                    self.over = true;
+                    let symptom = if matcher.received().is_empty() { Symptom::Silent } else { Symptom::Partial };
+                    let waited = seconds(since.elapsed());
+                    return Err(self.missing(&matcher, symptom, &format!("then nothing for {waited}, then the end")));
+                }
                 Came::End => {
                     self.over = true;
                     return Err(self.missing(&matcher, Symptom::Ended, "then the server ended the connection"));
@@ -407,8 +438,10 @@ impl Client {
         let more = matcher.is_complete();
         self.step(if more {
             format!("read the whole answer, and then {} that should not be there", brief(&wrong))
-        } else if matcher.matched() == 0 {
+        } else if received.is_empty() {
             "read the answer: it differs from its first byte on".to_owned()
+        } else if matcher.matched() == 0 {
+            "read the answer: it differs right behind the prefix".to_owned()
         } else {
             format!("read the answer: it differs after {} right bytes", group(matcher.matched()))
         });
@@ -532,7 +565,10 @@ impl Client {
         let mut since = Instant::now();
         let mut buffer = vec![0; 4096];
         loop {
-            let left = self.story.left(since, self.story.patience());
+            // Where something has come, the rest is not far.
+            let patience = self.story.patience();
+            let patience = if came.is_empty() { patience } else { patience.min(Duration::from_secs(1)) };
+            let left = self.story.left(since, patience);
             match self.read(&mut buffer, left) {
                 Came::Bytes(count) => {
                     since = Instant::now();
@@ -618,6 +654,11 @@ pub(crate) fn reason(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "no such file, or no such name".to_owned(),
         _ => show::escape(error.to_string().as_bytes()),
     }
+}
+
+/// What takes longer than an answer, such as to start and to stop: 10 s, unless another patience is asked for.
+pub(crate) fn long(patience: Duration) -> Duration {
+    patience * 3 + Duration::from_secs(1)
 }
 
 /// `2 s`, `2.5 s`, `300 ms`.

@@ -14,8 +14,8 @@ use crate::kernel;
 use crate::show::escape;
 use crate::target::{Address, Written};
 
-/// How long a server may say nothing before it listens. One that is still being built says something.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long it may take to find out whether a port is taken.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long starting may take in all.
 const STARTING: Duration = Duration::from_secs(60);
@@ -93,8 +93,9 @@ impl Spawned {
     ///
     /// # Errors
     /// In one line, why it does not.
-    pub(crate) fn start(words: &[String], port: Option<u16>) -> Result<(Spawned, Address), String> {
-        let taken = port.map(local).filter(|address| address.find_listener(SILENCE).is_ok());
+    /// `silence`: how long it may say nothing before it listens. One that is still being built says something.
+    pub(crate) fn start(words: &[String], port: Option<u16>, silence: Duration) -> Result<(Spawned, Address), String> {
+        let taken = port.map(local).filter(|address| address.find_listener(LOOK).is_ok());
         if let Some(address) = taken {
             return Err(format!("something else already listens on {address}; stop it, or use another port"));
         }
@@ -125,16 +126,16 @@ impl Spawned {
             let reader = server.ear.listen(pipe).map_err(|error| format!("cannot start a thread: {error}"))?;
             server.readers.push(reader);
         }
-        let address = server.wait_until_it_listens(port)?;
+        let address = server.wait_until_it_listens(port, silence)?;
         Ok((server, address))
     }
 
-    fn wait_until_it_listens(&mut self, port: Option<u16>) -> Result<Address, String> {
+    fn wait_until_it_listens(&mut self, port: Option<u16>, silence: Duration) -> Result<Address, String> {
         let began = Instant::now();
         loop {
             if let Some(port) = port {
                 // One that fails is on its way; a connection of ours that is closed at once is the price.
-                if let Ok(address) = local(port).find_listener(Duration::from_secs(1)) {
+                if let Ok(address) = local(port).find_listener(LOOK) {
                     return Ok(address);
                 }
             }
@@ -144,14 +145,14 @@ impl Spawned {
                     .parse()
                     .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
                 return written
-                    .believe(SILENCE)
+                    .believe(silence)
                     .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));
             }
             if let Some(how) = self.how_it_ended() {
                 return Err(format!("the server ended before it listened: {how}"));
             }
             let last = self.ear.heard().at.unwrap_or(began);
-            if last.elapsed() > SILENCE || began.elapsed() > STARTING {
+            if last.elapsed() > silence || began.elapsed() > STARTING {
                 return Err(self.never_listened(port, began.elapsed()));
             }
             // Woken by every line; and now and then, to look whether it has ended.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Chapter, Context, Need, Stage};
 use crate::diagnose;
 use crate::manner::{Manner, find};
-use crate::probe::{Ending, Kind, Pace};
+use crate::probe::{Ending, Kind, Pace, seconds};
 use crate::show::{brief, difference, escape, group};
 use crate::trouble::{Symptom, Trouble, Verdict};
 
@@ -160,7 +160,7 @@ const BULK: &[super::Hint] = &[
     (
         &[Symptom::Changed],
         "Somewhere in the middle bytes are missing or changed. Is a long line cut to the size of a buffer? When a write \
-         takes only a part, is the rest written later? Does a read hold more than one line?",
+         takes only a part, is the rest written later (write_all, sendall)? Does a read hold more than one line?",
     ),
     (
         &[Symptom::Stuck],
@@ -173,6 +173,7 @@ fn connects(context: &mut Context<'_>) -> Verdict {
     let (came, ending) = client.listen(QUIET, 4096);
     context.step(format!("sent nothing, and listened for {} ms", QUIET.as_millis()));
     if !came.is_empty() {
+        context.step(format!("read {}", brief(&came)));
         let shown = difference(b"", b"", &came[..came.len().min(64)], "");
         return Err(Trouble { expected: "silence".to_owned(), ..Trouble::differs(Symptom::Unasked, shown) }.into());
     }
@@ -238,7 +239,7 @@ fn probe(context: &mut Context<'_>, name: &str) -> Result<Manner, Trouble> {
     }
     if find(&manner.prefix, body).is_some() || find(&manner.suffix, body).is_some() {
         context.step(format!("read {}", brief(&answer)));
-        let trouble = Trouble::new(Symptom::Extra, "the line once", escape(&answer));
+        let trouble = Trouble::new(Symptom::Extra, "the line once", brief(&answer));
         return Err(trouble.seen(Some("The answer came twice.")));
     }
     if early.is_empty() && !late.is_empty() {
@@ -248,7 +249,11 @@ fn probe(context: &mut Context<'_>, name: &str) -> Result<Manner, Trouble> {
         return Err(Trouble::new(Symptom::Unasked, "the end, and nothing before it", escape(&late)).seen(Some(cause)));
     }
     if std::str::from_utf8(&manner.prefix).is_err() {
-        return Err(Trouble::new(Symptom::Changed, "a text in front of the answer", escape(&manner.prefix)));
+        context.step(format!("read {}", brief(&answer)));
+        let trouble =
+            Trouble::new(Symptom::Changed, "a text in front of the answer, or nothing", brief(&manner.prefix));
+        let cause = "What stands in front of the answer is no text. Is more sent than was read, or memory that was never written?";
+        return Err(trouble.seen(Some(cause)));
     }
     Ok(manner)
 }
@@ -261,7 +266,11 @@ fn no_answer(context: &Context<'_>, line: &[u8], answer: &[u8], ending: Ending) 
     };
     if answer.is_empty() {
         context.step("waited for the answer: nothing came");
-        return Trouble::differs(symptom, difference(b"", line, b"", instead.trim_start_matches("then ")));
+        let instead = match ending {
+            Ending::Open => format!("nothing for {}", seconds(context.story.patience())),
+            _ => instead.trim_start_matches("then ").to_owned(),
+        };
+        return Trouble::differs(symptom, difference(b"", line, b"", &instead));
     }
     context.step(format!("read {}", brief(answer)));
     if answer.len() > LONGEST_PREFIX {

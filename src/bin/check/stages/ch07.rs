@@ -67,7 +67,8 @@ fn threads_bounded(context: &mut Context<'_>) -> Verdict {
         let cause = "Each client gets a thread of its own, also those beyond the limit. A thousand clients would be a thousand \
                      threads, and each costs memory. Keep a pool of as many threads as the limit says, and let whoever is \
                      beyond it wait, or tell them that there is no place.";
-        let expected = format!("at most {limit} threads more than the {before} before, and a few");
+        let allowed = before + limit + A_FEW;
+        let expected = format!("at most {allowed} threads: {before} before, {limit} for the clients, and a few");
         return Err(failed(&expected, format!("{most} threads, with {count} clients"), cause));
     }
     context.recovers(Duration::from_secs(3))?;

@@ -13,9 +13,6 @@ const CHAPTER: Chapter = Chapter::new(8);
 /// A longer deadline would keep the reader waiting too long.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
 
-/// How late a server may be.
-const LATE: Duration = Duration::from_secs(3);
-
 pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "silent-let-go",
@@ -73,7 +70,7 @@ fn silent_let_go(context: &mut Context<'_>) -> Verdict {
         }
     }
     if let_go.is_none() {
-        let left = (deadline + LATE).saturating_sub(began.elapsed());
+        let left = (deadline + context.story.patience()).saturating_sub(began.elapsed());
         let (came, ending) = silent.listen(left, 4096);
         if ending == Ending::Open {
             let expected = format!("the end of A's connection after {}", seconds(deadline));
@@ -127,7 +124,7 @@ fn drip_let_go(context: &mut Context<'_>) -> Verdict {
         if !came.is_empty() && find(&came, &sent[..1]).is_some() {
             return Err(Stop::Skipped(WHY.to_owned()));
         }
-        if began.elapsed() > deadline + LATE {
+        if began.elapsed() > deadline + context.story.patience() {
             break;
         }
     }

@@ -76,7 +76,7 @@ fn all_is_well(context: &mut Context<'_>, mut bystander: Client) -> Verdict {
     // Before the next one comes, so that this is no question of how many are served at once.
     drop(bystander);
     context.step("client A: ended");
-    context.client("C")?.say(&lines[2])?;
+    context.client("D")?.say(&lines[2])?;
     Ok(None)
 }
 
@@ -84,17 +84,17 @@ fn reset_idle(context: &mut Context<'_>) -> Verdict {
     let bystander = bystander(context)?;
     let victim = context.client("B")?;
     victim.reset();
-    let victim = context.client("B")?;
-    // Not only in the queue: the server knows this one.
-    let mut victim = victim;
-    victim.let_it_read();
+    // That one may not even have been accepted; this one is known to the server.
+    let line = context.korean();
+    let mut victim = context.client("C")?;
+    let _ = victim.say_for(&line, Duration::from_millis(300));
     victim.reset();
     all_is_well(context, bystander)
 }
 
 fn reset_sending(context: &mut Context<'_>) -> Verdict {
     let bystander = bystander(context)?;
-    let line = context.korean();
+    let line = context.plain();
     let mut victim = context.client("B")?;
     victim.send(&line[..line.len() / 2])?;
     victim.let_it_read();

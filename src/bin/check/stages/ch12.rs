@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::kernel;
 use crate::manner::find;
-use crate::probe::{Ending, Kind, seconds};
+use crate::probe::{Ending, Kind, long, seconds};
 use crate::show::brief;
 use crate::target::Address;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
@@ -23,6 +23,9 @@ const ROUND: usize = 20;
 
 /// What may be left of a round, for reasons of its own.
 const A_FEW: usize = 2;
+
+const WAITS: &str = "The server waits for a client that says nothing, and such a client keeps it from ending for ever. At the \
+                     signal, end the connections on which no message is on its way; give the others a deadline.";
 
 pub(super) const STAGES: &[Stage] = &[
     Stage {
@@ -39,12 +42,15 @@ pub(super) const STAGES: &[Stage] = &[
         chapter: CHAPTER,
         requirement: "Ctrl-C (SIGINT): no new clients, the message in flight is answered, and it ends.",
         needs: &[Need::Answers, Need::Spawn],
-        hints: &[(
-            &[Symptom::Ended, Symptom::Reset, Symptom::Silent, Symptom::Partial],
-            "The message that was on its way when the signal came was lost. A signal ends a program at once, unless the \
+        hints: &[
+            (&[Symptom::NotEnded], WAITS),
+            (
+                &[Symptom::Ended, Symptom::Reset, Symptom::Silent, Symptom::Partial],
+                "The message that was on its way when the signal came was lost. A signal ends a program at once, unless the \
              program says what it should do: let the handler only set a flag and wake the server, finish what was begun, and \
              then end.",
-        )],
+            ),
+        ],
         uses_up_the_server: true,
         run: interrupt,
     },
@@ -113,8 +119,8 @@ fn round(context: &mut Context<'_>) -> Result<(), Trouble> {
 }
 
 fn interrupt(context: &mut Context<'_>) -> Verdict {
-    // Nobody knows the server's own deadline for stopping: 10 s, unless another patience is asked for.
-    let stopping = context.story.patience() * 3 + Duration::from_secs(1);
+    // Nobody knows the server's own deadline for stopping.
+    let stopping = long(context.story.patience());
     let pieces = context.answers_pieces()?;
     let places = context.at_most(2);
     let mut idle = if places > 1 { Some(context.client("A")?) } else { None };
@@ -123,7 +129,7 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
         idle.say(&line)?;
         context.step("client A: is silent from now on");
     }
-    let line = context.korean();
+    let line = context.plain();
     let mut client = context.client("B")?;
     let greeting = context.plain();
     client.say(&greeting)?;
@@ -151,14 +157,21 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     let moment = context.deadline.map_or(Duration::from_millis(500), |deadline| deadline / 3);
     let mut turned_away = are_turned_away(context, signalled, moment);
     if !rest.is_empty() {
+        // A moment for a server that ends what it should not.
+        let (_, ending) = client.listen(moment.saturating_sub(signalled.elapsed()), 0);
+        if ending != Ending::Open {
+            context.step("client B: its connection was ended, in the middle of its line");
+            let doubtful = context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2);
+            let trouble = Trouble::new(Symptom::Ended, "time to complete the line", "the end of the connection");
+            return Err(trouble.doubtful(doubtful).into());
+        }
         client.send_for(rest, Duration::from_secs(1)).ok();
         context.step(format!("client B: sent the rest of its line, {}", brief(rest)));
     }
     let answered = client.expect(&line, Kind::Text);
-    if answered.is_err() && context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) && !pieces {
-        return Err(Stop::Busy); // Perhaps it was not the signal, but the deadline, that ended it.
-    }
-    answered?;
+    // Perhaps it was not the signal, but the deadline, that ended it.
+    let doubtful = context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) && !pieces;
+    answered.map_err(|trouble| trouble.doubtful(doubtful))?;
     turned_away = turned_away || are_turned_away(context, signalled, NEW_CLIENTS);
     if !turned_away {
         context.step(format!(
@@ -219,7 +232,5 @@ fn are_turned_away(context: &mut Context<'_>, since: Instant, patience: Duration
 }
 
 fn stays(expected: &str, stopping: Duration) -> Stop {
-    let cause = "The server waits for a client that says nothing, and such a client keeps it from ending for ever. At the signal, end \
-                 the connections on which no message is on its way; give the others a deadline.";
-    failed(&format!("{expected} within {}", seconds(stopping)), "nothing: it goes on", cause)
+    failed(&format!("{expected} within {}", seconds(stopping)), "nothing: it goes on", WAITS)
 }
