@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
 fn address_and_limit<'a>(options: &[&'a str]) -> (&'a str, usize) {
     match *options {
         [] => ("127.0.0.1:8080", 4),
-        [address] => (address, 4),
+        [address] if address != "--limit" => (address, 4),
         ["--limit", limit] => ("127.0.0.1:8080", number(limit)),
         [address, "--limit", limit] | ["--limit", limit, address] => (address, number(limit)),
         _ => usage(),
