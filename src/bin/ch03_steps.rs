@@ -83,6 +83,7 @@ fn listen_on(address: &str) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
 
     info!(target: "server", "bind to {address}");
+    socket.set_reuse_address(true)?; // Exercise 2 takes this line out.
     socket.bind(&address.into())?;
     info!(target: "server", "  {}", state_of(&socket)?);
 
@@ -106,11 +107,11 @@ fn connect_to(address: SocketAddr) -> io::Result<Socket> {
 }
 // ANCHOR_END: connect_to
 
-// ANCHOR: out_of_order
 fn steps_out_of_order() -> io::Result<()> {
     let new_socket = || Socket::new(Domain::IPV4, Type::STREAM, None);
     let here: SocketAddr = ([127, 0, 0, 1], 0).into();
 
+    // ANCHOR: out_of_order
     let server = new_socket()?;
     server.bind(&here.into())?;
     info!(target: "server", "accept, without listen");
@@ -135,7 +136,7 @@ fn steps_out_of_order() -> io::Result<()> {
 fn a_connect_that_nobody_answers() -> io::Result<()> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    listener.listen(0)?; // Room for one connection that nobody has accepted.
+    listener.listen(0)?; // Linux keeps room for one more than we say: one.
     let address = address_of(&listener)?;
     let first = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     first.connect(&address.into())?;
