@@ -5,23 +5,12 @@ use std::fmt::Write;
 use unicode_width::UnicodeWidthStr;
 
 use crate::figures::Timeline;
-
-/// Columns of a label before it goes on below itself.
-const LABEL_COLUMNS: usize = 30;
+use crate::layout::{
+    BESIDE, BLOCKED, COLUMN, HEADER, LINE, Layout, MARGIN, ON_THE_WAY, Side, WAITS_BESIDE, is_kept_waiting, is_state,
+    wrapped,
+};
 
 // In pixels.
-const COLUMN: f64 = 7.9;
-const LINE: f64 = 18.0;
-const MARGIN: f64 = 28.0;
-const HEADER: f64 = 34.0;
-const BETWEEN_ROWS: f64 = 16.0;
-const BESIDE: f64 = 22.0;
-/// Beside its lane, where what was sent waits to be read.
-const WAITS_BESIDE: f64 = 14.0;
-/// How far down what is sent goes until it is on the other side.
-const ON_THE_WAY: f64 = 34.0;
-/// Between two lanes, where no label needs more.
-const LANES_APART: f64 = 190.0;
 const DOT: f64 = 4.5;
 const HEAD: f64 = 10.0;
 const DASHES: &str = r#" stroke-dasharray="5 3""#;
@@ -34,24 +23,6 @@ const WAITING: &str = "#e8930c";
 /// One for each actor, dark enough to be read on the paper.
 const COLOURS: [(&str, &str); 3] = [("server", "#0f766e"), ("client", "#1d4ed8"), ("client-b", "#86198f")];
 const OTHER_COLOURS: [&str; 3] = ["#9a3412", "#3f6212", "#334155"];
-
-#[derive(Clone, Copy, PartialEq)]
-enum Side {
-    Left,
-    Right,
-}
-
-struct Layout<'t> {
-    timeline: &'t Timeline,
-    /// Where each lane is.
-    x: Vec<f64>,
-    /// Where each row is.
-    y: Vec<f64>,
-    width: f64,
-    height: f64,
-    /// Where the lanes end.
-    bottom: f64,
-}
 
 pub(crate) fn svg(timeline: &Timeline, alt: &str) -> String {
     let layout = Layout::of(timeline);
@@ -78,61 +49,7 @@ pub(crate) fn svg(timeline: &Timeline, alt: &str) -> String {
     out
 }
 
-impl<'t> Layout<'t> {
-    fn of(timeline: &'t Timeline) -> Layout<'t> {
-        let mut layout = Layout { timeline, x: Vec::new(), y: Vec::new(), width: 0.0, height: 0.0, bottom: 0.0 };
-        let lanes = timeline.lanes.len();
-        // How much space the labels need to the left and to the right of each lane.
-        let mut space = vec![[0.0_f64; 2]; lanes];
-        for (row, cells) in timeline.rows.iter().enumerate() {
-            for (lane, text) in cells {
-                let side = layout.side(row, *lane) as usize;
-                if is_state(text) {
-                    let half = text.trim().width() as f64 * COLUMN / 2.0 + 10.0;
-                    space[*lane] = space[*lane].map(|least| least.max(half));
-                } else {
-                    space[*lane][side] = space[*lane][side].max(widest(&wrapped(text)) + BESIDE);
-                }
-            }
-        }
-        for lane in 0..lanes {
-            let half = (timeline.lanes[lane].width() as f64 * COLUMN) / 2.0 + 16.0;
-            let x = match lane.checked_sub(1) {
-                None => MARGIN + space[0][0].max(half),
-                Some(before) => layout.x[before] + (space[before][1] + space[lane][0] + BESIDE).max(LANES_APART),
-            };
-            layout.x.push(x);
-            layout.width = x + space[lane][1].max(half) + MARGIN;
-        }
-        let mut y = MARGIN + HEADER + 24.0;
-        for cells in &timeline.rows {
-            layout.y.push(y);
-            let lines = cells.iter().map(|(_, text)| wrapped(text).len()).max().unwrap_or(1);
-            y += lines as f64 * LINE + BETWEEN_ROWS;
-        }
-        layout.bottom = y - 12.0;
-        layout.height = y + if layout.explanations().is_empty() { 8.0 } else { 34.0 };
-        layout
-    }
-
-    /// The label of an event is where its arrows are not.
-    fn side(&self, row: usize, lane: usize) -> Side {
-        let last = self.timeline.lanes.len() - 1;
-        if lane == 0 {
-            return Side::Left;
-        }
-        if lane == last {
-            return Side::Right;
-        }
-        let ends = self.timeline.arrows.iter().flat_map(|&(from, to)| [(from, to), (to, from)]);
-        let mut others = ends.filter(|(end, _)| *end == (row, lane)).map(|(_, other)| other.1);
-        let at_once = || self.timeline.rows[row].iter().map(|(other, _)| *other).find(|other| *other != lane);
-        match others.next().or_else(at_once) {
-            Some(other) if other > lane => Side::Left,
-            _ => Side::Right,
-        }
-    }
-
+impl Layout<'_> {
     fn colour(&self, lane: usize) -> &'static str {
         let name = &self.timeline.lanes[lane];
         let known = COLOURS.iter().find(|(actor, _)| actor == name);
@@ -262,13 +179,6 @@ impl<'t> Layout<'t> {
         }
     }
 
-    /// What the picture has that needs a word.
-    fn explanations(&self) -> Vec<&'static str> {
-        let waits = self.timeline.arrows.iter().any(|(from, to)| is_kept_waiting(from.0, to.0));
-        let all = [(!self.timeline.blocked.is_empty(), BLOCKED), (waits, UNREAD)];
-        all.into_iter().filter(|(is_there, _)| *is_there).map(|(_, text)| text).collect()
-    }
-
     fn legend(&self, out: &mut String) {
         let y = self.height - MARGIN + 8.0;
         let mut x = MARGIN;
@@ -293,14 +203,6 @@ impl<'t> Layout<'t> {
     }
 }
 
-const BLOCKED: &str = "waits";
-const UNREAD: &str = "has arrived, and nobody has read it";
-
-/// What is read more than a row later has waited.
-fn is_kept_waiting(from_row: usize, to_row: usize) -> bool {
-    to_row - from_row > 2
-}
-
 /// What the kernel calls a socket's state stands on the lane itself.
 fn state(out: &mut String, x: f64, y: f64, name: &str, colour: &str) {
     let half = name.width() as f64 * COLUMN / 2.0 + 9.0;
@@ -317,18 +219,6 @@ fn state(out: &mut String, x: f64, y: f64, name: &str, colour: &str) {
         y + 4.5,
         escaped(name)
     );
-}
-
-fn is_state(text: &str) -> bool {
-    text.starts_with("  ") && text.trim().chars().all(|c| c.is_ascii_uppercase() || c == '_')
-}
-
-fn wrapped(text: &str) -> Vec<String> {
-    textwrap::wrap(text.trim(), LABEL_COLUMNS).into_iter().map(|line| line.into_owned()).collect()
-}
-
-fn widest(lines: &[String]) -> f64 {
-    lines.iter().map(|line| line.width()).max().unwrap_or(0) as f64 * COLUMN
 }
 
 fn escaped(text: &str) -> String {

@@ -4,8 +4,7 @@
 //! the beginnings of what the lanes say; all but the program may be left out.
 //!
 //! ```text
-//! <!-- figure: ch04_reply; lanes: client, server, client-b;
-//!      from: "connected, and silent"; to: "received 서버";
+//! <!-- figure: ch04_reply; lanes: client, server, client-b; from: "connected, and silent"; to: "received 서버";
 //!      arrows: "sending" -> "received 안녕", "received 안녕" -> "received 서버";
 //!      blocked: client-b "sending" .. "received" -->
 //! ```
@@ -13,10 +12,10 @@
 use unicode_width::UnicodeWidthChar;
 
 use crate::book::Book;
-use crate::commands::Ports;
 use crate::drawing;
 use crate::markdown::pattern;
 use crate::normalise;
+use crate::ports::Ports;
 use crate::terminal::Program;
 
 /// So wide that no text goes on below itself.
@@ -125,8 +124,11 @@ impl Timeline {
         let first = plan.from.as_ref().map_or(Ok(0), |text| self.row_of(text, 0))?;
         let last = plan.to.as_ref().map_or(Ok(self.rows.len() - 1), |text| self.row_of(text, first))?;
         self.rows = self.rows[first..=last].to_vec();
-        if !plan.lanes.is_empty() {
-            self.reorder(&plan.lanes)?;
+        match &self.lanes[..] {
+            _ if !plan.lanes.is_empty() => self.reorder(&plan.lanes)?,
+            // Between its clients, so that no arrow crosses a lane.
+            [server, a, b] if server == "server" => self.reorder(&[a.clone(), server.clone(), b.clone()])?,
+            _ => {}
         }
         for (from, to) in &plan.arrows {
             let arrows = self.arrows_between(from, to);

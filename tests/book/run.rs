@@ -1,9 +1,10 @@
 //! Runs the consoles of a section, and compares what the terminals show with what the page says.
 
 use crate::book::{Book, Finding};
-use crate::commands::{Ports, connections_to, listening_on, patiently};
+use crate::commands::patiently;
 use crate::consoles::{Block, INTERRUPT, Part, Section};
 use crate::normalise;
+use crate::ports::{Ports, connections_to, listening_on};
 use crate::terminal::Program;
 
 /// Runs the section; the blocks that differ, and what went wrong.

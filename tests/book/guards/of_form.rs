@@ -1,0 +1,67 @@
+//! Figures, links and chapters.
+
+use super::{QUOTE, Small, good};
+
+const FIGURE: &str = "
+![A greeting goes across, and an answer comes back](figures/greeting.svg)
+
+<!-- figure: ch04_reply; to: \"the client has ended\"; arrows: \"sending\" -> \"received\" -->
+";
+
+#[test]
+fn a_missing_or_changed_figure_fails_and_is_drawn() {
+    let small = Small::new(&(good() + FIGURE));
+    small.fails_with("figures/greeting.svg does not exist");
+    assert_eq!(small.check(true).rewritten, ["tutorial/en/figures/greeting.svg"]);
+    let drawn = small.read("tutorial/en/figures/greeting.svg");
+    assert!(drawn.contains("sending 안녕하세요") && drawn.contains("<title>A greeting goes across"), "{drawn}");
+    let report = small.check(true);
+    assert!(report.problems.is_empty() && report.rewritten.is_empty(), "{report:#?}");
+    small.write("tutorial/en/figures/greeting.svg", &drawn.replace("sending", "zending"));
+    small.fails_with("figures/greeting.svg is not what its run looks like");
+}
+
+#[test]
+fn a_figure_has_words_and_a_run() {
+    let page = good() + FIGURE;
+    Small::new(&page.replace("A greeting goes across, and an answer comes back", "A greeting"))
+        .fails_with("alternative text");
+    Small::new(&page.replace("<!-- figure", "<!-- figurine")).fails_with("is not drawn");
+    Small::new(&page.replace("-> \"received\"", "-> \"perceived\"")).fails_with("no lane says \"sending\"");
+}
+
+#[test]
+fn a_dead_link_fails() {
+    let page = |link: &str| good() + &format!("\nSee [there]({link}), and not `[here](gone.md)`.\n");
+    for (link, problem) in [
+        ("gone.md", "gone.md does not exist"),
+        ("../../src/bin/gone.rs", "gone.rs does not exist"),
+        ("#nowhere", "there is no such heading"),
+        ("guard.md#nowhere", "there is no such heading"),
+    ] {
+        Small::new(&page(link)).fails_with(problem);
+    }
+    for link in ["guard.md#a-page", "#a-page", "../../src/bin/ch99_guard.rs", "https://example.org/x"] {
+        let report = Small::new(&page(link)).check(false);
+        assert!(report.problems.is_empty(), "{report:#?}");
+    }
+}
+
+#[test]
+fn a_chapter_is_whole() {
+    let small = Small::new(&good());
+    small.write("tutorial/en/99-guard.md", &good());
+    small.fails_with("a chapter has 120 to 300 lines");
+    small.fails_with("a chapter has a heading `## What broke`");
+    small.fails_with("src/bin/ch99_guard.rs#outer is quoted nowhere in its chapter");
+    small.write("tutorial/en/99-guard.md", &(good() + "\n## Try it\n\n## Run it\n"));
+    small.fails_with("`Try it` comes after `Run it`");
+    let headings =
+        ["What broke", "What happened", "The smallest change", "Run it", "Check it", "Try it", "Still broken"];
+    let headings = headings.map(|heading| format!("\n## {heading}\n{}", "\n".repeat(14)));
+    let quote = QUOTE.replace("#greet", "#outer");
+    small.write("tutorial/en/99-guard.md", &(good() + &quote + &headings.join("")));
+    small.check(true);
+    let report = small.check(false);
+    assert!(report.problems.is_empty(), "{report:#?}");
+}
