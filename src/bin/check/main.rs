@@ -4,6 +4,8 @@
 //! It shares no code with the server kit: a bug in both would be seen by neither.
 
 mod diagnose;
+mod ear;
+mod exchange;
 mod judge;
 mod kernel;
 mod manner;
@@ -15,6 +17,7 @@ mod report;
 mod show;
 mod spawned;
 mod stages;
+mod story;
 mod target;
 mod trouble;
 
