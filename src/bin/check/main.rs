@@ -120,10 +120,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&one_line(&error.to_string())),
     };
     // Ctrl-C on check must not leave a server behind. Without a handler it would; so a failure is no detail.
-    if let Err(error) = ctrlc::set_handler(|| {
-        spawned::end_descendants();
-        std::process::exit(130);
-    }) {
+    if let Err(error) = ctrlc::set_handler(|| spawned::end_for_good()) {
         return refuse(&format!("cannot wait for signals: {error}"));
     }
     match run(&options) {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,7 @@ impl Spawned {
         // Whoever loses its parent becomes our child, so that nothing we started escapes us.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let name = escape(words[0].as_bytes());
+        let permission = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             // Python keeps what it prints to a pipe to itself until there is much of it.
@@ -60,6 +61,7 @@ impl Spawned {
                 io::ErrorKind::NotFound => format!("cannot start {name:?}: there is no such command"),
                 _ => format!("cannot start {name:?}: {error}"),
             })?;
+        drop(permission);
         let ear = Arc::new(Ear::default());
         let group = Pid::from_child(&child);
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [
@@ -218,9 +220,19 @@ impl Drop for Spawned {
     }
 }
 
-/// Kills everything that this process has started and that still runs. Also called when `check` itself is
-/// interrupted.
-pub(crate) fn end_descendants() {
+/// Held while a server is started.
+static MAY_START: Mutex<()> = Mutex::new(());
+
+/// `check` itself is interrupted: nothing that was started is left, and nothing more is.
+pub(crate) fn end_for_good() -> ! {
+    // A stage that sees its server die would start another; now it waits, until all of it is over.
+    let _no_more = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
+    end_descendants();
+    std::process::exit(130)
+}
+
+/// Kills everything that this process has started and that still runs.
+fn end_descendants() {
     if !kernel::is_known() {
         return;
     }
