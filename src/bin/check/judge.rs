@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::manner::Manner;
-use crate::probe::{self, Story, reason};
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
+use crate::story::{self, Story, reason};
 use crate::target::{Address, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
@@ -93,7 +93,7 @@ impl Judge {
                 (None, address)
             }
             Target::Command { words, port } => {
-                let (server, address) = Spawned::start(words, *port, probe::long(self.patience))?;
+                let (server, address) = Spawned::start(words, *port, story::long(self.patience))?;
                 (Some(server), address)
             }
         };
@@ -175,11 +175,8 @@ impl Judge {
             outcome = self.still_alive(stage, outcome);
         }
         let took = began.elapsed();
-        let is_used_up = stage.uses_up_the_server && !matches!(outcome, Outcome::Skipped { .. });
-        if is_used_up || matches!(outcome, Outcome::Failed { .. }) {
-            // What a failure has left behind must not make the next stage fail.
-            self.is_stale = true;
-        }
+        // What a failure has left behind must not make the next stage fail.
+        self.is_stale |= matches!(outcome, Outcome::Failed { .. });
         Judged { stage, outcome, took }
     }
 
@@ -201,6 +198,7 @@ impl Judge {
         if let Some(why) = stages::missing(stage, &context) {
             return Some(Outcome::Skipped { why });
         }
+        self.is_stale |= stage.uses_up_the_server;
         let verdict = (stage.run)(&mut context);
         let manner = context.manner.take();
         self.answers_pieces = context.answers_pieces;

@@ -4,6 +4,8 @@
 //! It shares no code with the server kit: a bug in both would be seen by neither.
 
 mod diagnose;
+mod ear;
+mod exchange;
 mod judge;
 mod kernel;
 mod manner;
@@ -15,6 +17,7 @@ mod report;
 mod show;
 mod spawned;
 mod stages;
+mod story;
 mod target;
 mod trouble;
 
@@ -117,10 +120,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&one_line(&error.to_string())),
     };
     // Ctrl-C on check must not leave a server behind. Without a handler it would; so a failure is no detail.
-    if let Err(error) = ctrlc::set_handler(|| {
-        spawned::end_descendants();
-        std::process::exit(130);
-    }) {
+    if let Err(error) = ctrlc::set_handler(|| spawned::end_for_good()) {
         return refuse(&format!("cannot wait for signals: {error}"));
     }
     match run(&options) {

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Chapter, Context, Need, Stage};
-use crate::probe::{Client, Kind, seconds};
+use crate::exchange::Kind;
+use crate::probe::Client;
 use crate::show::group;
+use crate::story::seconds;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(6);

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::manner::find;
-use crate::probe::{Ending, seconds};
+use crate::probe::Ending;
 use crate::show::brief;
+use crate::story::seconds;
 use crate::trouble::{Stop, Symptom, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(8);

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::{Chapter, Context, Need, Stage, failed};
+use crate::exchange::Kind;
 use crate::kernel;
 use crate::manner::find;
-use crate::probe::{Client, Ending, Kind, seconds};
+use crate::probe::{Client, Ending};
 use crate::show::brief;
+use crate::story::seconds;
 use crate::trouble::{Stop, Symptom, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(11);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{Chapter, Context, Need, Stage, failed};
+use crate::exchange::Kind;
 use crate::kernel;
 use crate::manner::find;
-use crate::probe::{Ending, Kind, long, seconds};
+use crate::probe::Ending;
 use crate::show::brief;
+use crate::story::{long, seconds};
 use crate::target::Address;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
