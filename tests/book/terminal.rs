@@ -120,7 +120,8 @@ impl Program {
 
     /// Ctrl-C: everything in the terminal's foreground gets the signal.
     pub(crate) fn interrupt(&self) {
-        self.signal(Signal::INT);
+        // A shell that starts the tests in the background makes them, and what they start, ignore Ctrl-C.
+        self.signal(if ignores_interrupts() { Signal::TERM } else { Signal::INT });
     }
 
     fn signal(&self, signal: Signal) {
@@ -134,6 +135,13 @@ impl Program {
         let _ = self.child.wait();
         self.reaped = true;
     }
+}
+
+fn ignores_interrupts() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    ignored & 1 << (Signal::INT.as_raw() - 1) != 0
 }
 
 impl Drop for Program {

@@ -16,6 +16,8 @@ fn a_missing_or_changed_figure_fails_and_is_drawn() {
     let drawn = small.read("tutorial/en/figures/greeting.svg");
     assert!(drawn.contains("sending 안녕하세요") && drawn.contains("<title>A greeting goes across"), "{drawn}");
     let report = small.check(true);
+    let again = small.read("tutorial/en/figures/greeting.svg");
+    assert_eq!(drawn, again, "two runs differ");
     assert!(report.problems.is_empty() && report.rewritten.is_empty(), "{report:#?}");
     small.write("tutorial/en/figures/greeting.svg", &drawn.replace("sending", "zending"));
     small.fails_with("figures/greeting.svg is not what its run looks like");
