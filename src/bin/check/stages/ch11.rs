@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::exchange::Kind;
 use crate::kernel;
@@ -202,10 +200,17 @@ fn is_served(client: &mut Client, line: &[u8]) -> bool {
     find(&came, line).is_some()
 }
 
+#[cfg(target_os = "linux")]
 fn lower_limit(pid: u32, soft: u64) -> Result<(), Stop> {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let hard = getrlimit(Resource::Nofile).maximum;
     let lowered = Rlimit { current: Some(soft), maximum: hard };
     prlimit(Pid::from_raw(pid as i32), Resource::Nofile, lowered)
         .map(drop)
         .map_err(|error| Stop::Skipped(format!("cannot lower the server's limit of descriptors: {error}")))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lower_limit(_pid: u32, _soft: u64) -> Result<(), Stop> {
+    Err(Stop::Skipped("the limit of another process cannot be lowered here".to_owned()))
 }
