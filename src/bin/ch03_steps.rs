@@ -143,7 +143,7 @@ fn a_connect_that_nobody_answers() -> io::Result<()> {
 
     let second = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     second.set_nonblocking(true)?; // Do not wait for the answer.
-    info!(target: "client", "connect to a server whose waiting room is full");
+    info!(target: "client", "connect to a server whose backlog is full");
     let error = second.connect(&address.into()).expect_err("the answer is not there yet");
     info!(target: "client", "  {error}");
     info!(target: "client", "  {}", state_between(address_of(&second)?, Some(address)));

@@ -6,6 +6,8 @@ mod accept_in_thread;
 mod both_ways;
 mod forgotten_zero;
 mod length_prefix;
+mod no_bind;
+mod nobody_writes;
 mod shared_receiver;
 mod time_wait;
 mod which_number;
