@@ -106,7 +106,6 @@ fn server(address: &str, workers: usize) -> io::Result<()> {
     serve(&listener, workers)
 }
 
-// ANCHOR: scene
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -133,7 +132,6 @@ fn scene() -> io::Result<()> {
     info!(target: "client-b", "received {answer}");
     Ok(())
 }
-// ANCHOR_END: scene
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address)
