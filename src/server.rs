@@ -295,10 +295,10 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
     fn close(&self, connection: Arc<Connection>, reason: CloseReason) {
         let stream = connection.stream();
         match reason {
+            // Half an answer must not look like a whole one, and the kernel need not keep it for minutes.
+            _ if connection.has_half_an_answer() => drop(stream.reset_on_close()),
             // There is nothing left to say, or nobody to say it to.
             CloseReason::Finished | CloseReason::Reset | CloseReason::Aborted | CloseReason::Cut => {}
-            // Half an answer must not look like a whole one, and the kernel need not keep it for minutes.
-            CloseReason::Write => drop(stream.reset_on_close()),
             _ if connection.was_woken() => self.farewell.leave_unheard_to_it(Arc::clone(stream)),
             _ => self.farewell.leave_to_it(Arc::clone(stream)),
         }
