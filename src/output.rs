@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
@@ -65,12 +65,13 @@ impl Output {
 
     /// Waits until everything queued so far is written, at most `patience`; says whether it was.
     pub fn flush(&self, patience: Duration) -> bool {
+        let began = Instant::now();
         let (written, waiting) = bounded(0);
         if self.queue.send_timeout(Record::Flush(written), patience).is_err() {
             return false;
         }
         // The answer is the end of the channel; a timeout is none.
-        waiting.recv_timeout(patience).is_err_and(|error| error.is_disconnected())
+        waiting.recv_timeout(patience.saturating_sub(began.elapsed())).is_err_and(|error| error.is_disconnected())
     }
 
     /// How many records did not fit or could not be written, and have not been reported yet.
