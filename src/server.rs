@@ -143,6 +143,7 @@ impl Server {
         for address in addresses {
             listeners.extend(listen_on_every_address(address.as_ref())?);
         }
+        listeners.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
         if listeners.is_empty() {
             return Err(invalid("no address to listen on".to_owned()));
         }
