@@ -12,6 +12,28 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
+/// The text with its control characters shown as programmers write them, but for those in `kept`.
+///
+/// What another program chose, be it a message or a path, may hold a newline that forges a line of the log, or
+/// an escape code that moves a terminal's cursor. Shown, they do nothing.
+///
+/// ```
+/// use socket_steps::output::harmless;
+/// assert_eq!(harmless("안녕\n\u{1b}[2J", &[]), "안녕\\n\\u{1b}[2J");
+/// assert_eq!(harmless("안녕\n\u{1b}[2J", &['\n']), "안녕\n\\u{1b}[2J");
+/// ```
+pub fn harmless(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !kept.contains(&character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// How many records wait at most. A burst fits; a reader that has stopped for good costs little memory.
 const QUEUE: usize = 4096;
 
@@ -150,6 +172,13 @@ mod tests {
         let text = received.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(text.contains("lines were dropped here"), "nothing was lost, or the reader is not told");
         assert!(text.ends_with("the last\n"));
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let text = "안녕\t\u{1b}[2J\r\u{9b}1m\n";
+        assert_eq!(harmless(text, &['\n', '\t']), "안녕\t\\u{1b}[2J\\r\\u{9b}1m\n");
+        assert_eq!(harmless(text, &[]), "안녕\\t\\u{1b}[2J\\r\\u{9b}1m\\n");
     }
 
     #[test]
