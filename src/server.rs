@@ -26,7 +26,7 @@ const AFTER_THE_CUT: Duration = Duration::from_millis(300);
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
 
 /// What a full server does with one more client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum WhenFull {
     /// Tells it so, and closes: it can go elsewhere, or come back.
     #[default]
@@ -69,7 +69,7 @@ impl Default for Config {
         Config {
             min_workers: 4,
             max_connections: 512,
-            when_full: WhenFull::Refuse,
+            when_full: WhenFull::default(),
             per_source: None,
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(5),
