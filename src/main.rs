@@ -15,8 +15,9 @@ use socket_steps::output::Output;
 use socket_steps::server::{Config, Server, Summary, WhenFull};
 use socket_steps::services;
 
-/// How long the last lines may take to be written, when nobody reads them.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the last lines may take to be written, when nobody reads them. Not shorter: when somebody does, a
+/// machine that stands still for a moment must not cost them the accounts.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A server that answers every client, each on a thread of its own.
 ///

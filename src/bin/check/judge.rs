@@ -1,0 +1,285 @@
+//! Runs the stages: a server for each that needs a new one, a bound on each, and on all of them.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::manner::Manner;
+use crate::probe::{self, Story, reason};
+use crate::random::Random;
+use crate::spawned::Spawned;
+use crate::stages::{self, Context, Need, Stage};
+use crate::target::{Address, Written};
+use crate::trouble::{Stop, Symptom, Trouble, Verdict};
+
+/// No stage takes longer, apart from what its deadlines make it wait.
+const STAGE: Duration = Duration::from_secs(10);
+
+/// After this no further stage is begun.
+const ALL: Duration = Duration::from_secs(60);
+
+/// How often a stage is tried that this machine was too slow for.
+const TRIES: usize = 3;
+
+/// What is to be judged.
+pub(crate) enum Target {
+    Running(Written),
+    Command { words: Vec<String>, port: Option<u16> },
+}
+
+/// How a stage ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Passed { note: Option<String> },
+    Skipped { why: String },
+    Failed { trouble: Box<Trouble>, cause: String, steps: Vec<String> },
+}
+
+pub(crate) struct Judged {
+    pub(crate) stage: &'static Stage,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+pub(crate) struct Judge {
+    target: Target,
+    server: Option<Spawned>,
+    address: Option<Address>,
+    /// Why the server could not be started again.
+    lost: Option<String>,
+    /// The next stage needs another server.
+    is_stale: bool,
+    told_lost: bool,
+    seed: u64,
+    limit: Option<usize>,
+    deadline: Option<Duration>,
+    patience: Duration,
+    manner: Option<Rc<Manner>>,
+    answers_pieces: Option<bool>,
+}
+
+impl Judge {
+    pub(crate) fn new(
+        target: Target,
+        seed: u64,
+        limit: Option<usize>,
+        deadline: Option<Duration>,
+        patience: Duration,
+    ) -> Judge {
+        Judge {
+            target,
+            server: None,
+            address: None,
+            lost: None,
+            is_stale: false,
+            told_lost: false,
+            seed,
+            limit,
+            deadline,
+            patience,
+            manner: None,
+            answers_pieces: None,
+        }
+    }
+
+    /// Finds the server, or starts it.
+    ///
+    /// # Errors
+    /// In one line, why there is nothing to judge.
+    pub(crate) fn start(&mut self) -> Result<(), String> {
+        let (server, address) = match &self.target {
+            Target::Running(written) => {
+                let address = written.find_listener(self.patience);
+                let address = address.map_err(|error| format!("cannot connect to {written}: {}", reason(&error)))?;
+                (None, address)
+            }
+            Target::Command { words, port } => {
+                let (server, address) = Spawned::start(words, *port, probe::long(self.patience))?;
+                (Some(server), address)
+            }
+        };
+        self.server = server;
+        self.address = Some(address);
+        Ok(())
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.as_ref().map_or_else(String::new, ToString::to_string)
+    }
+
+    /// Runs the stages in turn, and tells how each ended as soon as it has.
+    pub(crate) fn run(&mut self, stages: &[&'static Stage], tell: &mut dyn FnMut(Judged)) {
+        let began = Instant::now();
+        let looks_first = stages.iter().any(|stage| stage.needs.contains(&Need::Answers));
+        let greeting = stages::all().find(|stage| stage.name == "greeting");
+        if let Some(greeting) =
+            greeting.filter(|greeting| looks_first && !stages.iter().any(|one| one.name == greeting.name))
+        {
+            // How it answers has to be known all the same; told only when that fails.
+            let judged = self.judge(greeting);
+            if matches!(judged.outcome, Outcome::Failed { .. }) && self.manner.is_none() {
+                tell(judged);
+            }
+        }
+        for stage in stages {
+            let all = ALL + self.deadline.unwrap_or_default() * 6;
+            let judged = if began.elapsed() > all {
+                let why = format!("not run: all of it may take {} s; try --stage {}", all.as_secs(), stage.name);
+                Judged { stage, outcome: Outcome::Skipped { why }, took: Duration::ZERO }
+            } else {
+                self.judge(stage)
+            };
+            tell(judged);
+        }
+    }
+
+    fn judge(&mut self, stage: &'static Stage) -> Judged {
+        let began = Instant::now();
+        if let Some(why) = &self.lost {
+            let outcome = if self.told_lost {
+                Outcome::Skipped { why: "the server could not be started again".to_owned() }
+            } else {
+                self.told_lost = true;
+                not_started_again(why)
+            };
+            return Judged { stage, outcome, took: Duration::ZERO };
+        }
+        // A server that died between two stages did so because of the one before, and that has been told.
+        if (self.is_stale || self.server.as_mut().is_some_and(Spawned::has_ended))
+            && let Err(outcome) = self.restart()
+        {
+            return Judged { stage, outcome, took: began.elapsed() };
+        }
+        let mut outcome = Outcome::Skipped { why: "this machine is too busy to judge it".to_owned() };
+        for number in 1..=TRIES {
+            let tried = Instant::now();
+            let attempt = self.attempt(stage);
+            // A client that this machine kept from speaking for a while is silent in the server's eyes.
+            let is_slow = self.deadline.is_some_and(|deadline| tried.elapsed() > deadline * 3 / 4);
+            let attempt = attempt.filter(|outcome| {
+                let is_doubtful = matches!(outcome, Outcome::Failed { trouble, .. } if trouble.is_doubtful);
+                number == TRIES || !(is_doubtful || is_slow && may_be_our_silence(stage, outcome))
+            });
+            match attempt {
+                Some(settled) => {
+                    outcome = settled;
+                    break;
+                }
+                None => {
+                    if let Err(outcome) = self.restart() {
+                        return Judged { stage, outcome, took: began.elapsed() };
+                    }
+                }
+            }
+        }
+        if matches!(outcome, Outcome::Passed { .. }) && !stage.uses_up_the_server && stage.name != "writes-first" {
+            outcome = self.still_alive(stage, outcome);
+        }
+        let took = began.elapsed();
+        let is_used_up = stage.uses_up_the_server && !matches!(outcome, Outcome::Skipped { .. });
+        if is_used_up || matches!(outcome, Outcome::Failed { .. }) {
+            // What a failure has left behind must not make the next stage fail.
+            self.is_stale = true;
+        }
+        Judged { stage, outcome, took }
+    }
+
+    /// `None`: it has to be tried again.
+    fn attempt(&mut self, stage: &'static Stage) -> Option<Outcome> {
+        let address = self.address.clone()?;
+        let extra = self.deadline.unwrap_or_default() * 6;
+        let story = Story::new(self.patience, STAGE + extra, self.deadline);
+        let mut context = Context {
+            address: &address,
+            server: self.server.as_mut(),
+            manner: self.manner.clone(),
+            random: Random::new(self.seed, stage.name),
+            limit: self.limit,
+            deadline: self.deadline,
+            answers_pieces: self.answers_pieces,
+            story: Rc::clone(&story),
+        };
+        if let Some(why) = stages::missing(stage, &context) {
+            return Some(Outcome::Skipped { why });
+        }
+        let verdict = (stage.run)(&mut context);
+        let manner = context.manner.take();
+        self.answers_pieces = context.answers_pieces;
+        if stage.name == "greeting" {
+            self.manner = manner;
+        }
+        self.settle(stage, verdict, &story)
+    }
+
+    fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Option<Outcome> {
+        match verdict {
+            Ok(note) => Some(Outcome::Passed { note }),
+            Err(Stop::Skipped(why)) => Some(Outcome::Skipped { why }),
+            Err(Stop::Busy) => None,
+            Err(Stop::Failed(mut trouble)) => {
+                let mut cause = stage.cause(&trouble);
+                // The end of a process takes a moment to be seen.
+                // A server that floods may also die of our leaving; that is another story.
+                let may_have_died = !matches!(
+                    trouble.symptom,
+                    Symptom::Changed
+                        | Symptom::Extra
+                        | Symptom::Torn
+                        | Symptom::Seen
+                        | Symptom::Unasked
+                        | Symptom::Flood
+                );
+                let died = !stage.uses_up_the_server
+                    && may_have_died
+                    && self.server.as_mut().is_some_and(|server| server.ends_within(Duration::from_millis(100)));
+                if let Some(how) = self.server.as_mut().filter(|_| died).and_then(Spawned::how_it_ended) {
+                    story.step(format!("the server's process ended: {how}"));
+                    cause = stage.hint(Symptom::Died).to_owned();
+                    trouble.symptom = Symptom::Died;
+                }
+                Some(Outcome::Failed { trouble, cause, steps: story.steps() })
+            }
+        }
+    }
+
+    /// A server that answered and then died has not passed.
+    fn still_alive(&mut self, stage: &'static Stage, outcome: Outcome) -> Outcome {
+        let Some(how) = self.server.as_mut().and_then(Spawned::how_it_ended) else { return outcome };
+        let trouble = Box::new(Trouble::new(Symptom::Died, "a server that goes on", "the end of its process"));
+        let steps = vec!["everything was answered".to_owned(), format!("the server's process ended: {how}")];
+        Outcome::Failed { trouble, cause: stage.hint(Symptom::Died).to_owned(), steps }
+    }
+
+    fn restart(&mut self) -> Result<(), Outcome> {
+        self.is_stale = false;
+        if self.server.is_some() {
+            // The old one has to be gone first: both may want the same port.
+            drop(self.server.take());
+            self.lost = self.start().err();
+        }
+        match &self.lost {
+            None => Ok(()),
+            Some(why) => {
+                self.told_lost = true;
+                Err(not_started_again(why))
+            }
+        }
+    }
+}
+
+fn not_started_again(why: &str) -> Outcome {
+    let cause = if why.to_lowercase().contains("address already in use") || why.contains("EADDRINUSE") {
+        "The port is kept for a minute for connections that have just ended. Set SO_REUSEADDR before bind: then the \
+         server can be started again at once."
+    } else {
+        "The server could be started once, and not a second time: does it leave something behind?"
+    };
+    let trouble = Box::new(Trouble::new(Symptom::Died, "a server that can be started again", why));
+    let steps = vec!["ended the server, and started it again for this stage".to_owned()];
+    Outcome::Failed { trouble, cause: cause.to_owned(), steps }
+}
+
+/// Whether a deadline of the server may have ended a connection that was to stay.
+fn may_be_our_silence(stage: &Stage, outcome: &Outcome) -> bool {
+    let Outcome::Failed { trouble, .. } = outcome else { return false };
+    !stage.needs.contains(&Need::Deadline) && matches!(trouble.symptom, Symptom::Ended | Symptom::Reset)
+}

@@ -1,0 +1,320 @@
+//! A server that `check` starts itself, may signal, and always ends.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+
+use crate::kernel;
+use crate::show::escape;
+use crate::target::{Address, Written};
+
+/// How long it may take to find out whether a port is taken.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long starting may take in all.
+const STARTING: Duration = Duration::from_secs(60);
+
+/// How long it may take to end after SIGTERM, before it is killed.
+const LEAVING: Duration = Duration::from_millis(500);
+
+/// How many of its last lines are kept for the report.
+const LAST_WORDS: usize = 6;
+
+/// A longer line is cut: what a server prints must not fill our memory.
+const LONGEST_LINE: u64 = 2000;
+
+/// What the server has printed.
+#[derive(Debug, Default)]
+struct Heard {
+    address: Option<String>,
+    last: VecDeque<String>,
+    at: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Ear {
+    heard: Mutex<Heard>,
+    news: Condvar,
+}
+
+impl Ear {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads to the end of the pipe, so that the server never waits for us.
+    fn listen(self: &Arc<Ear>, pipe: impl Read + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+        let ear = Arc::clone(self);
+        thread::Builder::new().spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                ear.take(line.trim_ascii_end());
+                line.clear();
+            }
+        })
+    }
+
+    fn take(&self, line: &[u8]) {
+        let mut heard = self.heard();
+        heard.at = Some(Instant::now());
+        if let Some(rest) = std::str::from_utf8(line).ok().and_then(|line| line.split_once("listening on ")) {
+            let word = rest.1.split_whitespace().next().unwrap_or_default();
+            heard.address.get_or_insert_with(|| word.to_owned());
+        }
+        if !line.is_empty() {
+            if heard.last.len() == LAST_WORDS {
+                heard.last.pop_front();
+            }
+            heard.last.push_back(escape(line));
+        }
+        self.news.notify_all();
+    }
+}
+
+/// A running server of ours. Ended when dropped, with everything that it started.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    child: Child,
+    group: Pid,
+    ear: Arc<Ear>,
+    readers: Vec<thread::JoinHandle<()>>,
+    ended: Option<ExitStatus>,
+}
+
+impl Spawned {
+    /// Starts the command, and waits until it listens.
+    ///
+    /// # Errors
+    /// In one line, why it does not.
+    /// `silence`: how long it may say nothing before it listens. One that is still being built says something.
+    pub(crate) fn start(words: &[String], port: Option<u16>, silence: Duration) -> Result<(Spawned, Address), String> {
+        let taken = port.map(local).filter(|address| address.find_listener(LOOK).is_ok());
+        if let Some(address) = taken {
+            return Err(format!("something else already listens on {address}; stop it, or use another port"));
+        }
+        // Whoever loses its parent becomes our child, so that nothing we started escapes us.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        let name = escape(words[0].as_bytes());
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            // Python keeps what it prints to a pipe to itself until there is much of it.
+            .env("PYTHONUNBUFFERED", "1")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => format!("cannot start {name:?}: there is no such command"),
+                _ => format!("cannot start {name:?}: {error}"),
+            })?;
+        let ear = Arc::new(Ear::default());
+        let group = Pid::from_child(&child);
+        let pipes: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+        ];
+        let mut server = Spawned { child, group, ear, readers: Vec::new(), ended: None };
+        for pipe in pipes.into_iter().flatten() {
+            let reader = server.ear.listen(pipe).map_err(|error| format!("cannot start a thread: {error}"))?;
+            server.readers.push(reader);
+        }
+        let address = server.wait_until_it_listens(port, silence)?;
+        Ok((server, address))
+    }
+
+    fn wait_until_it_listens(&mut self, port: Option<u16>, silence: Duration) -> Result<Address, String> {
+        let began = Instant::now();
+        loop {
+            if let Some(port) = port {
+                // One that fails is on its way; a connection of ours that is closed at once is the price.
+                if let Ok(address) = local(port).find_listener(LOOK) {
+                    return Ok(address);
+                }
+            }
+            let address = self.ear.heard().address.clone();
+            if let (Some(text), None) = (address, port) {
+                let written: Written = text
+                    .parse()
+                    .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
+                return written
+                    .believe(silence)
+                    .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));
+            }
+            if let Some(how) = self.how_it_ended() {
+                return Err(format!("the server ended before it listened: {how}"));
+            }
+            let last = self.ear.heard().at.unwrap_or(began);
+            if last.elapsed() > silence || began.elapsed() > STARTING {
+                return Err(self.never_listened(port, began.elapsed()));
+            }
+            // Woken by every line; and now and then, to look whether it has ended.
+            let _ = self.ear.news.wait_timeout(self.ear.heard(), Duration::from_millis(10));
+        }
+    }
+
+    fn never_listened(&self, port: Option<u16>, waited: Duration) -> String {
+        let waited = waited.as_secs();
+        let words = self.last_words_of_ear();
+        let words = if words.is_empty() { "It printed nothing".to_owned() } else { format!("Its last words: {words}") };
+        match port {
+            Some(port) => format!("nothing listened on port {port} within {waited} s. {words}"),
+            None => format!(
+                "no line \"listening on HOST:PORT\" on its output within {waited} s; print it and flush the output, \
+                 or say --port N. {words}"
+            ),
+        }
+    }
+
+    /// How its process ended, and its last words; `None` while it runs.
+    pub(crate) fn how_it_ended(&mut self) -> Option<String> {
+        let status = self.status()?;
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("ended by {}", name_of(signal)),
+            (None, None) => "ended".to_owned(),
+        };
+        // Its pipes end with it, unless a child of its still holds them.
+        let began = Instant::now();
+        while !self.readers.iter().all(thread::JoinHandle::is_finished) && began.elapsed() < LEAVING {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let words = self.last_words_of_ear();
+        Some(if words.is_empty() { format!("{how}, without a word") } else { format!("{how}; last words: {words}") })
+    }
+
+    fn status(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().ok().flatten();
+        }
+        self.ended
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.status().is_some()
+    }
+
+    /// The most telling lines that it printed last, in one line.
+    fn last_words_of_ear(&self) -> String {
+        let heard = self.ear.heard();
+        let lines: Vec<&str> =
+            heard.last.iter().map(String::as_str).filter(|line| !line.starts_with("listening on ")).collect();
+        lines.join(" | ")
+    }
+
+    /// Every process that belongs to it: a shell around it, the server, its children.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        // All that we ever start is one server: whatever descends from us belongs to it.
+        let family = kernel::family(std::process::id()).into_iter().skip(1);
+        family.filter(|pid| !kernel::is_gone(*pid)).collect()
+    }
+
+    /// Those that listen. When that cannot be seen, all of them.
+    pub(crate) fn listeners(&self, address: &Address) -> Vec<u32> {
+        let family = self.family();
+        let listeners = kernel::listeners(address, &family);
+        if listeners.is_empty() { family } else { listeners }
+    }
+
+    /// Sends a signal as a terminal does: to all of them.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Stops all of them (SIGSTOP), so that something can arrive before they look; until `go_on`.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let began = Instant::now();
+        while began.elapsed() < LEAVING && !self.family().into_iter().all(kernel::is_stopped) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether all of them have ended within `wait`.
+    pub(crate) fn ends_within(&mut self, wait: Duration) -> bool {
+        let began = Instant::now();
+        loop {
+            if self.status().is_some() && self.group_is_gone() {
+                return true;
+            }
+            if began.elapsed() > wait {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn group_is_gone(&self) -> bool {
+        // A process that has ended, and that nobody has waited for, still counts; where that can be seen, it does not.
+        test_kill_process_group(self.group).is_err() || kernel::is_known() && self.family().is_empty()
+    }
+
+    fn end(&mut self) {
+        if self.status().is_none() {
+            // A chance to remove its socket file.
+            self.signal(Signal::TERM);
+            self.signal(Signal::CONT);
+            self.ends_within(LEAVING);
+        }
+        self.signal(Signal::KILL);
+        end_descendants();
+        if self.ended.is_none() {
+            self.ended = self.child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Kills everything that this process has started and that still runs. Also called when `check` itself is
+/// interrupted.
+pub(crate) fn end_descendants() {
+    if !kernel::is_known() {
+        return;
+    }
+    let ourselves = std::process::id();
+    // One that is just being started while we look is found the next time.
+    for _ in 0..3 {
+        let rest = kernel::family(ourselves).into_iter().skip(1).filter(|pid| !kernel::is_gone(*pid));
+        let rest: Vec<u32> = rest.collect();
+        if rest.is_empty() {
+            return;
+        }
+        for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn local(port: u16) -> Written {
+    Written::Tcp { host: "localhost".to_owned(), port }
+}
+
+fn name_of(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        6 => "SIGABRT",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return format!("signal {signal}"),
+    };
+    format!("{name} (signal {signal})")
+}

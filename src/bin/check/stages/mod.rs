@@ -1,0 +1,376 @@
+//! What is asked of a server, one stage after another. A stage is data: its name, the chapter that
+//! introduces it, what it requires, hints by symptom, and a function.
+
+mod ch04;
+mod ch05;
+mod ch06;
+mod ch07;
+mod ch08;
+mod ch10;
+mod ch11;
+mod ch12;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::kernel;
+use crate::manner::{Manner, find};
+use crate::probe::{Client, Kind, Story};
+use crate::random::Random;
+use crate::spawned::Spawned;
+use crate::target::Address;
+use crate::trouble::{Stop, Symptom, Trouble, Verdict};
+
+/// A chapter of the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Chapter {
+    pub(crate) number: usize,
+    /// As its program is called.
+    pub(crate) slug: &'static str,
+}
+
+const SLUGS: [&str; 21] = [
+    "ch01_file",
+    "ch02_address",
+    "ch03_steps",
+    "ch04_reply",
+    "ch05_stream",
+    "ch06_threads",
+    "ch07_pool",
+    "ch08_timeouts",
+    "ch09_stats",
+    "ch10_endings",
+    "ch11_limits",
+    "ch12_shutdown",
+    "ch13_server",
+    "ch14_client",
+    "ch15_ipc",
+    "ch16_udp",
+    "ch17_reliable",
+    "ch18_http",
+    "ch19_websocket",
+    "ch20_live",
+    "ch21_load",
+];
+
+impl Chapter {
+    pub(crate) const fn new(number: usize) -> Chapter {
+        Chapter { number, slug: SLUGS[number - 1] }
+    }
+
+    /// Its page in the book.
+    pub(crate) fn page(self) -> String {
+        format!("tutorial/en/{}.md", self.slug.trim_start_matches("ch").replacen('_', "-", 1))
+    }
+
+    pub(crate) fn next(self) -> Option<Chapter> {
+        (self.number < SLUGS.len()).then(|| Chapter::new(self.number + 1))
+    }
+
+    /// `ch07`, `ch07_pool`.
+    pub(crate) fn named(name: &str) -> Option<Chapter> {
+        let number = SLUGS.iter().position(|slug| *slug == name || slug.split('_').next() == Some(name))?;
+        Some(Chapter::new(number + 1))
+    }
+}
+
+/// What a stage cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To know how the server answers.
+    Answers,
+    Limit,
+    Deadline,
+    /// To have started the server, so as to signal it and to look at its process.
+    Spawn,
+    /// TCP: only there is a reset.
+    Tcp,
+}
+
+/// A cause that is likely when the failure looks like this.
+type Hint = (&'static [Symptom], &'static str);
+
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) chapter: Chapter,
+    pub(crate) requirement: &'static str,
+    pub(crate) needs: &'static [Need],
+    hints: &'static [Hint],
+    /// It changes the server for good, or ends it: the next stage needs a new one.
+    pub(crate) uses_up_the_server: bool,
+    pub(crate) run: fn(&mut Context<'_>) -> Verdict,
+}
+
+impl Stage {
+    /// The likely cause of a failure that looks like this.
+    pub(crate) fn hint(&self, symptom: Symptom) -> &'static str {
+        self.own_hint(symptom).unwrap_or_else(|| general_hint(symptom))
+    }
+
+    fn own_hint(&self, symptom: Symptom) -> Option<&'static str> {
+        let own = self.hints.iter().find(|(symptoms, _)| symptoms.contains(&symptom));
+        own.map(|(_, hint)| *hint)
+    }
+
+    /// What was seen comes first; then what the stage knows about it.
+    pub(crate) fn cause(&self, trouble: &Trouble) -> String {
+        match (&trouble.seen, self.own_hint(trouble.symptom)) {
+            (None, _) => self.hint(trouble.symptom).to_owned(),
+            (Some(seen), Some(own)) => format!("{seen} {own}"),
+            (Some(seen), None) => seen.clone(),
+        }
+    }
+}
+
+/// What a symptom usually means, in any stage.
+fn general_hint(symptom: Symptom) -> &'static str {
+    match symptom {
+        Symptom::Refused => {
+            "Nobody listens any more. Does the server end after a client or two? Accept in a loop, and let no error \
+             of one client end that loop."
+        }
+        Symptom::Silent => {
+            "The server does not answer. Is it still busy with another client? Does it wait for something that this \
+             client has not sent? Does it flush what it writes?"
+        }
+        Symptom::Partial => {
+            "A part of the answer is missing. A read may return less than was sent, and a write may take less than it \
+             was given: go on until all of it is done (write_all, sendall)."
+        }
+        Symptom::Changed => "The answer must be the bytes that were sent, in their order, unchanged.",
+        Symptom::Torn => {
+            "The prefix was put into the middle of a character. A read ends wherever the network cut, not where a \
+             character ends: collect bytes until the line is complete, then answer."
+        }
+        Symptom::Extra => "More came back than was sent. Is the answer to something earlier sent twice?",
+        Symptom::Unasked => "The server speaks before it is asked. Here the client speaks first.",
+        Symptom::Flood => "The server does not stop sending. Is there a loop that writes without reading?",
+        Symptom::Ended => {
+            "The server ended the connection although the client was not done. Does an error or an unusual byte end \
+             the loop that reads?"
+        }
+        Symptom::Reset => {
+            "A reset: the server closed the connection while input was unread, or its process ended. Read to the end \
+             before you close."
+        }
+        Symptom::Stuck => {
+            "The server stopped reading. Does it write without looking whether the other side reads, or wait for \
+             something else?"
+        }
+        Symptom::NotEnded => {
+            "The server does not end the connection. When read returns 0, the client has ended: close."
+        }
+        Symptom::Died => {
+            "An error that belongs to one client ended the whole program. Handle it where that client is served."
+        }
+        Symptom::Seen => "",
+    }
+}
+
+/// How long the answer to a piece may take.
+const PIECE: Duration = Duration::from_millis(300);
+
+/// How long many clients may take to leave.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// What a stage works with.
+pub(crate) struct Context<'a> {
+    pub(crate) address: &'a Address,
+    pub(crate) server: Option<&'a mut Spawned>,
+    /// Found by the first stage that looks.
+    pub(crate) manner: Option<Rc<Manner>>,
+    pub(crate) random: Random,
+    pub(crate) limit: Option<usize>,
+    pub(crate) deadline: Option<Duration>,
+    /// Whether part of a line is answered, once that is known.
+    pub(crate) answers_pieces: Option<bool>,
+    pub(crate) story: Rc<Story>,
+}
+
+impl Context<'_> {
+    /// A client. The name tells it from others in the same stage; alone, it needs none.
+    pub(crate) fn client(&self, name: &str) -> Result<Client, Trouble> {
+        self.connect(Some(name), None)
+    }
+
+    /// One of many, whose steps are not told one by one.
+    pub(crate) fn one_of_many(&self) -> Result<Client, Trouble> {
+        self.connect(None, None)
+    }
+
+    pub(crate) fn connect(&self, name: Option<&str>, window: Option<usize>) -> Result<Client, Trouble> {
+        let manner = self.manner.clone().unwrap_or_default();
+        Client::connect(self.address, name, window, &self.story, &manner)
+    }
+
+    /// A line of Korean, with its newline.
+    pub(crate) fn korean(&mut self) -> Vec<u8> {
+        self.line(Random::korean)
+    }
+
+    /// A line of ASCII, with its newline.
+    pub(crate) fn plain(&mut self) -> Vec<u8> {
+        self.line(Random::plain)
+    }
+
+    /// A line that does not contain the prefix, if there is one.
+    fn line(&mut self, make: fn(&mut Random) -> String) -> Vec<u8> {
+        let manner = self.manner.clone().unwrap_or_default();
+        let mut line = Vec::new();
+        for _ in 0..100 {
+            line = make(&mut self.random).into_bytes();
+            line.push(b'\n');
+            if manner.prefix.is_empty() || find(&line, &manner.prefix).is_none() {
+                break;
+            }
+        }
+        line
+    }
+
+    /// How many clients at once a stage may have, out of those that it would like.
+    pub(crate) fn at_most(&self, wish: usize) -> usize {
+        self.limit.map_or(wish, |limit| wish.min(limit))
+    }
+
+    pub(crate) fn step(&self, what: impl Into<String>) {
+        self.story.step(what);
+    }
+
+    pub(crate) fn spawned(&mut self) -> &mut Spawned {
+        self.server.as_mut().expect("a stage that needs a spawned server runs only with one")
+    }
+
+    /// Many clients end together, in good order, and within a moment.
+    pub(crate) fn part(&self, clients: Vec<Client>) {
+        for client in &clients {
+            client.end_quietly();
+        }
+        let began = Instant::now();
+        for mut client in clients {
+            client.discard(PARTING.saturating_sub(began.elapsed()));
+            client.is_over();
+        }
+    }
+
+    /// Whether part of a line is answered at once. Found out once, with a client that says half a line, waits, and
+    /// says the rest.
+    pub(crate) fn answers_pieces(&mut self) -> Result<bool, Trouble> {
+        if let Some(known) = self.answers_pieces {
+            return Ok(known);
+        }
+        let line = self.plain();
+        let mut client = self.one_of_many()?;
+        let (half, rest) = line.split_at(line.len() / 2);
+        client.send(half)?;
+        client.let_it_read();
+        let wait = self.deadline.map_or(PIECE, |deadline| PIECE.min(deadline / 3));
+        let (came, _) = client.listen_until(half, wait);
+        let answered = find(&came, half).is_some();
+        client.send(rest)?;
+        client.expect(if answered { rest } else { &line }, Kind::Text)?;
+        self.answers_pieces = Some(answered);
+        Ok(answered)
+    }
+
+    /// New clients are answered again, within a few seconds; told as one step. Places and descriptors of clients
+    /// that have just left may take a moment to be free. Three at once, so that the next stage has room.
+    pub(crate) fn recovers(&mut self, within: Duration) -> Result<(), Trouble> {
+        let began = Instant::now();
+        let lines: Vec<Vec<u8>> = (0..self.at_most(3)).map(|_| self.korean()).collect();
+        loop {
+            let told = self.story.steps().len();
+            let mut clients = Vec::new();
+            let outcome = lines.iter().try_for_each(|line| {
+                let mut client = self.one_of_many()?;
+                let outcome = client.say(line);
+                clients.push(client);
+                outcome
+            });
+            match outcome {
+                Ok(()) => {
+                    self.step("new clients are answered again");
+                    return Ok(());
+                }
+                Err(trouble) if began.elapsed() > within => {
+                    self.step("a new client sent a line");
+                    return Err(trouble);
+                }
+                Err(_) => {
+                    self.story.forget_after(told);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
+    /// Clients that have been answered and stay, one for each place.
+    pub(crate) fn fill(&mut self, places: usize) -> Result<Vec<Client>, Trouble> {
+        let mut clients: Vec<Client> = Vec::new();
+        for number in 1..=places {
+            let line = self.plain();
+            // A place may still be on its way back from the stage before.
+            let answered = self.until_free(|context| {
+                let mut client = context.one_of_many()?;
+                client.say(&line)?;
+                Ok(client)
+            });
+            match answered {
+                Ok(client) => clients.push(client),
+                Err(trouble) => {
+                    self.step(format!("{} of {places} clients connected, were answered, and stay", clients.len()));
+                    self.step(format!("client {number} of {places} connected and sent a line"));
+                    return Err(trouble);
+                }
+            }
+        }
+        self.step(format!("{places} clients connected, were answered, and stay"));
+        Ok(clients)
+    }
+
+    fn until_free<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let began = Instant::now();
+        loop {
+            match attempt(self) {
+                Err(trouble) if trouble.symptom != Symptom::Silent && began.elapsed() < Duration::from_secs(1) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Why a stage cannot run with these options; `None` when it can.
+pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
+    stage.needs.iter().find_map(|need| match need {
+        Need::Limit if context.limit.is_none() => {
+            Some("needs --limit N, the number of clients that it takes".to_owned())
+        }
+        Need::Deadline if context.deadline.is_none() => {
+            Some("needs --deadline D, its idle and message deadline, such as 1s".to_owned())
+        }
+        Need::Deadline if context.deadline > Some(ch08::LONGEST) => Some(format!(
+            "would take too long: start the server with a deadline of at most {} s",
+            ch08::LONGEST.as_secs()
+        )),
+        Need::Spawn if context.server.is_none() => {
+            Some("needs --spawn 'COMMAND': a server that it may start and end".to_owned())
+        }
+        Need::Spawn if !kernel::is_known() => Some("needs /proc, which this system does not have".to_owned()),
+        Need::Tcp if matches!(context.address, Address::Unix(_)) => Some("a Unix socket has no reset".to_owned()),
+        Need::Answers if context.manner.is_none() => Some("cannot be judged before a greeting is answered".to_owned()),
+        _ => None,
+    })
+}
+
+/// In the order of the book.
+pub(crate) fn all() -> impl Iterator<Item = &'static Stage> {
+    [ch04::STAGES, ch05::STAGES, ch06::STAGES, ch07::STAGES, ch08::STAGES, ch10::STAGES, ch11::STAGES, ch12::STAGES]
+        .into_iter()
+        .flatten()
+}
+
+/// Stops a stage for a reason that it saw itself.
+fn failed(expected: &str, received: impl Into<String>, cause: &str) -> Stop {
+    Trouble::new(Symptom::Seen, expected, received).seen(Some(cause)).into()
+}
