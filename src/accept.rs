@@ -14,14 +14,15 @@ use rustix::net::{SendFlags, send};
 
 use crate::addr::Addr;
 use crate::backoff::Backoff;
+use crate::config::WhenFull;
 use crate::listener::{BACKLOG, Listener};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
-use crate::server::{Shared, WhenFull};
 use crate::socket::Socket;
 use crate::stats::Event;
 use crate::stream::Stream;
 use crate::wake::{Waker, timespec};
+use crate::worker::Shared;
 
 /// How many clients are accepted from one listener before the others, and the stop, are looked at again.
 const BATCH: usize = 16;
