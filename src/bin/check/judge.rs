@@ -149,27 +149,14 @@ impl Judge {
         {
             return Judged { stage, outcome, took: began.elapsed() };
         }
-        let mut outcome = Outcome::Skipped { why: "this machine is too busy to judge it".to_owned() };
-        for number in 1..=TRIES {
-            let tried = Instant::now();
-            let attempt = self.attempt(stage);
-            // A client that this machine kept from speaking for a while is silent in the server's eyes.
-            let is_slow = self.deadline.is_some_and(|deadline| tried.elapsed() > deadline * 3 / 4);
-            let attempt = attempt.filter(|outcome| {
-                let is_doubtful = matches!(outcome, Outcome::Failed { trouble, .. } if trouble.is_doubtful);
-                number == TRIES || !(is_doubtful || is_slow && may_be_our_silence(stage, outcome))
-            });
-            match attempt {
-                Some(settled) => {
-                    outcome = settled;
-                    break;
-                }
-                None => {
-                    if let Err(outcome) = self.restart() {
-                        return Judged { stage, outcome, took: began.elapsed() };
-                    }
-                }
+        let (mut outcome, mut is_doubtful) = self.attempt_and_doubt(stage);
+        let mut tries = 1;
+        while is_doubtful && tries < TRIES {
+            if let Err(outcome) = self.restart() {
+                return Judged { stage, outcome, took: began.elapsed() };
             }
+            (outcome, is_doubtful) = self.attempt_and_doubt(stage);
+            tries += 1;
         }
         if matches!(outcome, Outcome::Passed { .. }) && !stage.uses_up_the_server && stage.name != "writes-first" {
             outcome = self.still_alive(stage, outcome);
@@ -180,9 +167,20 @@ impl Judge {
         Judged { stage, outcome, took }
     }
 
-    /// `None`: it has to be tried again.
-    fn attempt(&mut self, stage: &'static Stage) -> Option<Outcome> {
-        let address = self.address.clone()?;
+    /// How it ended, and whether that is doubtful: then it is worth another try.
+    fn attempt_and_doubt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
+        let began = Instant::now();
+        let (outcome, is_doubtful) = self.attempt(stage);
+        // A client that this machine kept from speaking for a while is silent in the server's eyes.
+        let is_slow = self.deadline.is_some_and(|deadline| began.elapsed() > deadline * 3 / 4);
+        let is_doubtful = is_doubtful || is_slow && may_be_our_silence(stage, &outcome);
+        (outcome, is_doubtful)
+    }
+
+    fn attempt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
+        let Some(address) = self.address.clone() else {
+            return (Outcome::Skipped { why: "there is no server".to_owned() }, false);
+        };
         let extra = self.deadline.unwrap_or_default() * 6;
         let story = Story::new(self.patience, STAGE + extra, self.deadline);
         let mut context = Context {
@@ -196,7 +194,7 @@ impl Judge {
             story: Rc::clone(&story),
         };
         if let Some(why) = stages::missing(stage, &context) {
-            return Some(Outcome::Skipped { why });
+            return (Outcome::Skipped { why }, false);
         }
         self.is_stale |= stage.uses_up_the_server;
         let verdict = (stage.run)(&mut context);
@@ -205,14 +203,13 @@ impl Judge {
         if stage.name == "greeting" {
             self.manner = manner;
         }
-        self.settle(stage, verdict, &story)
+        (self.settle(stage, verdict, &story), story.is_doubtful())
     }
 
-    fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Option<Outcome> {
+    fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Outcome {
         match verdict {
-            Ok(note) => Some(Outcome::Passed { note }),
-            Err(Stop::Skipped(why)) => Some(Outcome::Skipped { why }),
-            Err(Stop::Busy) => None,
+            Ok(note) => Outcome::Passed { note },
+            Err(Stop::Skipped(why)) => Outcome::Skipped { why },
             Err(Stop::Failed(mut trouble)) => {
                 let mut cause = stage.cause(&trouble);
                 // The end of a process takes a moment to be seen.
@@ -234,7 +231,7 @@ impl Judge {
                     cause = stage.hint(Symptom::Died).to_owned();
                     trouble.symptom = Symptom::Died;
                 }
-                Some(Outcome::Failed { trouble, cause, steps: story.steps() })
+                Outcome::Failed { trouble, cause, steps: story.steps() }
             }
         }
     }

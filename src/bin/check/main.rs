@@ -10,6 +10,7 @@ mod judge;
 mod kernel;
 mod manner;
 mod matcher;
+#[cfg_attr(not(target_os = "linux"), path = "peer_unknown.rs")]
 mod peer;
 mod probe;
 mod random;

@@ -45,6 +45,7 @@ impl Spawned {
             return Err(format!("something else already listens on {address}; stop it, or use another port"));
         }
         // Whoever loses its parent becomes our child, so that nothing we started escapes us.
+        #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let name = escape(words[0].as_bytes());
         let permission = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
