@@ -11,10 +11,10 @@ use socket2::{Socket as RawSocket, Type};
 use crate::addr::{Addr, plain};
 use crate::backoff::Backoff;
 use crate::deadline::Timeouts;
-use crate::farewell::timespec;
 use crate::shutdown::StopHandle;
 use crate::socket::Socket;
 use crate::stream::Stream;
+use crate::wake::timespec;
 
 /// How long one address is tried alone before the next one joins in (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -170,17 +170,16 @@ impl Judge {
     /// How it ended, and whether that is doubtful: then it is worth another try.
     fn attempt_and_doubt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
         let began = Instant::now();
-        let outcome = self.attempt(stage);
+        let (outcome, is_doubtful) = self.attempt(stage);
         // A client that this machine kept from speaking for a while is silent in the server's eyes.
         let is_slow = self.deadline.is_some_and(|deadline| began.elapsed() > deadline * 3 / 4);
-        let is_doubtful = matches!(&outcome, Outcome::Failed { trouble, .. } if trouble.is_doubtful);
         let is_doubtful = is_doubtful || is_slow && may_be_our_silence(stage, &outcome);
         (outcome, is_doubtful)
     }
 
-    fn attempt(&mut self, stage: &'static Stage) -> Outcome {
+    fn attempt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
         let Some(address) = self.address.clone() else {
-            return Outcome::Skipped { why: "there is no server".to_owned() };
+            return (Outcome::Skipped { why: "there is no server".to_owned() }, false);
         };
         let extra = self.deadline.unwrap_or_default() * 6;
         let story = Story::new(self.patience, STAGE + extra, self.deadline);
@@ -195,7 +194,7 @@ impl Judge {
             story: Rc::clone(&story),
         };
         if let Some(why) = stages::missing(stage, &context) {
-            return Outcome::Skipped { why };
+            return (Outcome::Skipped { why }, false);
         }
         self.is_stale |= stage.uses_up_the_server;
         let verdict = (stage.run)(&mut context);
@@ -204,7 +203,7 @@ impl Judge {
         if stage.name == "greeting" {
             self.manner = manner;
         }
-        self.settle(stage, verdict, &story)
+        (self.settle(stage, verdict, &story), story.is_doubtful())
     }
 
     fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Outcome {

@@ -99,6 +99,13 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
     stats.filter_map(|stat| fields_of_stat(&stat)).all(|fields| matches!(fields[0].as_str(), "T" | "t" | "Z" | "X"))
 }
 
+/// Whether one of these processes has a thread that runs, or would if it were its turn.
+pub(crate) fn wants_the_processor(pids: &[u32]) -> bool {
+    let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| fields_of_stat(&stat)).any(|fields| fields[0] == "R")
+}
+
 /// Those of these processes that listen on the address: a shell around the server does not.
 pub(crate) fn listeners(address: &Address, among: &[u32]) -> Vec<u32> {
     let inodes: HashSet<u64> = match address {

@@ -10,6 +10,10 @@ impl Peer {
         None
     }
 
+    pub(crate) fn is_accepted(&self) -> Option<bool> {
+        None
+    }
+
     pub(crate) fn unread(&self) -> Option<u64> {
         None
     }

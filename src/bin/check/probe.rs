@@ -14,6 +14,9 @@ use crate::story::{Story, reason, seconds};
 use crate::target::{Address, Stream};
 use crate::trouble::{Symptom, Trouble};
 
+/// How many reads a polite end may take: whoever sends without end is left.
+const MOST_READ_AT_THE_END: usize = 64;
+
 /// The pause between two pieces, where it cannot be seen whether the first was read.
 const BETWEEN_PIECES: Duration = Duration::from_millis(100);
 
@@ -146,6 +149,15 @@ impl Client {
             }
         }
         Ok(sent)
+    }
+
+    /// Waits until the server has accepted the connection; where that cannot be seen, not at all.
+    pub(crate) fn let_it_accept(&mut self) {
+        let began = Instant::now();
+        let Some(peer) = self.stream().peer() else { return };
+        while peer.is_accepted() == Some(false) && !self.story.left(began, self.story.patience()).is_zero() {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until the server has read what was sent, so that what comes next is a piece of its own.
@@ -352,7 +364,7 @@ impl Drop for Client {
         let budget = *self.story.goodbyes.borrow();
         let _ = self.stream().shutdown();
         let mut buffer = vec![0; 64 * 1024];
-        loop {
+        for _ in 0..MOST_READ_AT_THE_END {
             let left = budget.min(Duration::from_millis(300)).saturating_sub(began.elapsed());
             if left.is_zero() || !matches!(self.read(&mut buffer, left), Came::Bytes(_)) {
                 break;

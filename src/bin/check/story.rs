@@ -1,6 +1,6 @@
 //! What is told of a stage, step by step, and how long it may still take.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub(crate) struct Story {
     /// An end after so much silence is a deadline of the server's.
     pub(crate) long_silence: Duration,
     pub(crate) goodbyes: RefCell<Duration>,
+    is_doubtful: Cell<bool>,
 }
 
 impl Story {
@@ -35,7 +36,17 @@ impl Story {
             until_read: deadline.map_or(UNTIL_READ, |deadline| UNTIL_READ.min(deadline / 3)),
             long_silence: deadline.map_or(Duration::from_secs(1), |deadline| deadline * 3 / 4),
             goodbyes: RefCell::new(GOODBYES),
+            is_doubtful: Cell::new(false),
         })
+    }
+
+    /// This machine may have been too slow for a fair judgement: the stage is worth another try.
+    pub(crate) fn doubt(&self) {
+        self.is_doubtful.set(true);
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.is_doubtful.get()
     }
 
     pub(crate) fn step(&self, what: impl Into<String>) {

@@ -44,25 +44,16 @@ pub(crate) struct Trouble {
     pub(crate) caret: Option<usize>,
     /// What was found by looking at the difference, or what the stage knows; stands before any other hint.
     pub(crate) seen: Option<String>,
-    /// This machine may have been too slow for a fair judgement: worth another try.
-    pub(crate) is_doubtful: bool,
 }
 
 impl Trouble {
     pub(crate) fn new(symptom: Symptom, expected: impl Into<String>, received: impl Into<String>) -> Trouble {
-        Trouble {
-            symptom,
-            expected: expected.into(),
-            received: received.into(),
-            caret: None,
-            seen: None,
-            is_doubtful: false,
-        }
+        Trouble { symptom, expected: expected.into(), received: received.into(), caret: None, seen: None }
     }
 
     pub(crate) fn differs(symptom: Symptom, shown: Difference) -> Trouble {
         let Difference { expected, received, caret } = shown;
-        Trouble { symptom, expected, received, caret: Some(caret), seen: None, is_doubtful: false }
+        Trouble { symptom, expected, received, caret: Some(caret), seen: None }
     }
 
     pub(crate) fn torn(shown: Difference) -> Trouble {
@@ -70,11 +61,6 @@ impl Trouble {
             expected: "valid UTF-8 from the first byte to the last".to_owned(),
             ..Trouble::differs(Symptom::Torn, shown)
         }
-    }
-
-    pub(crate) fn doubtful(mut self, is_doubtful: bool) -> Trouble {
-        self.is_doubtful = is_doubtful;
-        self
     }
 
     /// Adds what is known about the cause.

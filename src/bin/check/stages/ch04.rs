@@ -165,6 +165,7 @@ const BULK: &[super::Hint] = &[
 
 fn connects(context: &mut Context<'_>) -> Verdict {
     let mut client = context.client("")?;
+    client.let_it_accept();
     let (came, ending) = client.listen(QUIET, 4096);
     context.step(format!("sent nothing, and listened for {} ms", QUIET.as_millis()));
     if !came.is_empty() {

@@ -89,7 +89,8 @@ fn second_client(context: &mut Context<'_>) -> Verdict {
     if let Some(deadline) = context.deadline.filter(|deadline| asked.elapsed() > *deadline * 3 / 4) {
         let received = format!("an answer after {}, when A had met its deadline", seconds(asked.elapsed()));
         let expected = format!("an answer before the deadline of A, {}", seconds(deadline));
-        return Err(Trouble::new(Symptom::Silent, expected, received).doubtful(true).into());
+        context.story.doubt();
+        return Err(Trouble::new(Symptom::Silent, expected, received).into());
     }
     // The silent ones are not forgotten.
     let line = context.korean();

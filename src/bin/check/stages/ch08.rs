@@ -65,7 +65,10 @@ fn silent_let_go(context: &mut Context<'_>) -> Verdict {
         if let Err(trouble) = answered {
             context.step(format!("client B: sent {}, {} after the line before", brief(line), seconds(gap)));
             // Perhaps it was this machine that kept us silent.
-            return Err(trouble.doubtful(gap > deadline / 2).into());
+            if gap > deadline / 2 {
+                context.story.doubt();
+            }
+            return Err(trouble.into());
         }
     }
     if let_go.is_none() {

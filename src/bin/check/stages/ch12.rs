@@ -157,25 +157,30 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     let signalled = Instant::now();
     // The half line must be completed before its deadline, and should be completed after the server has noticed.
     let moment = context.deadline.map_or(Duration::from_millis(500), |deadline| deadline / 3);
-    let mut turned_away = are_turned_away(context, signalled, moment);
+    let mut newcomers = new_clients(context, signalled, moment / 2, moment / 2);
     if !rest.is_empty() {
         // A moment for a server that ends what it should not.
         let (_, ending) = client.listen(moment.saturating_sub(signalled.elapsed()), 0);
         if ending != Ending::Open {
             context.step("client B: its connection was ended, in the middle of its line");
-            let doubtful = context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2);
+            if context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) {
+                context.story.doubt();
+            }
             let trouble = Trouble::new(Symptom::Ended, "time to complete the line", "the end of the connection");
-            return Err(trouble.doubtful(doubtful).into());
+            return Err(trouble.into());
         }
         client.send_for(rest, Duration::from_secs(1)).ok();
         context.step(format!("client B: sent the rest of its line, {}", brief(rest)));
     }
     let answered = client.expect(&line, Kind::Text);
-    // Perhaps it was not the signal, but the deadline, that ended it.
-    let doubtful = context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) && !pieces;
-    answered.map_err(|trouble| trouble.doubtful(doubtful))?;
-    turned_away = turned_away || are_turned_away(context, signalled, NEW_CLIENTS);
-    if !turned_away {
+    if answered.is_err() && !pieces && context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) {
+        context.story.doubt(); // Perhaps it was not the signal, but the deadline, that ended it.
+    }
+    answered?;
+    if newcomers != NewClients::TurnedAway {
+        newcomers = new_clients(context, signalled, NEW_CLIENTS, Duration::from_secs(1));
+    }
+    if newcomers == NewClients::Answered {
         context.step(format!(
             "a new client connected and was answered, {} after the signal",
             seconds(signalled.elapsed())
@@ -210,24 +215,38 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     Ok(Some(format!("ended {} after the signal", seconds(took))))
 }
 
-/// Whether new clients are turned away, or at least not answered, from some moment within `patience` on.
-fn are_turned_away(context: &mut Context<'_>, since: Instant, patience: Duration) -> bool {
+/// How it goes with new clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NewClients {
+    /// They cannot connect, or are sent away.
+    TurnedAway,
+    /// They wait, in the kernel's queue.
+    NotAnswered,
+    Answered,
+}
+
+/// Tries until they are turned away, or `patience` is over since the signal; waits so long for each answer.
+fn new_clients(context: &mut Context<'_>, signalled: Instant, patience: Duration, each: Duration) -> NewClients {
     loop {
         let line = context.plain();
         let told = context.story.steps().len();
         let Ok(mut client) = context.one_of_many() else {
             context.story.forget_after(told);
             context.step("a new client could not connect");
-            return true;
+            return NewClients::TurnedAway;
         };
         let _ = client.send_for(&line, Duration::from_millis(100));
-        let (came, _) = client.listen_until(&line, patience.min(Duration::from_millis(200)));
-        if find(&came, &line).is_none() {
-            context.step("a new client was not answered");
-            return true;
+        let (came, ending) = client.listen_until(&line, each);
+        let found = match find(&came, &line) {
+            Some(_) => NewClients::Answered,
+            None if ending != Ending::Open => NewClients::TurnedAway,
+            None => NewClients::NotAnswered,
+        };
+        if found == NewClients::TurnedAway {
+            context.step("a new client was sent away");
         }
-        if since.elapsed() > patience {
-            return false;
+        if found == NewClients::TurnedAway || signalled.elapsed() > patience {
+            return found;
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -77,6 +77,11 @@ impl Context<'_> {
         self.limit.map_or(wish, |limit| wish.min(limit))
     }
 
+    /// A wait of ours, shortened so that nobody meets the server's deadline meanwhile.
+    pub(crate) fn within_the_deadline(&self, wait: Duration) -> Duration {
+        self.deadline.map_or(wait, |deadline| wait.min(deadline / 6))
+    }
+
     pub(crate) fn step(&self, what: impl Into<String>) {
         self.story.step(what);
     }
@@ -151,6 +156,7 @@ impl Context<'_> {
     /// Clients that have been answered and stay, one for each place.
     pub(crate) fn fill(&mut self, places: usize) -> Result<Vec<Client>, Trouble> {
         let mut clients: Vec<Client> = Vec::new();
+        let began = Instant::now();
         for number in 1..=places {
             let line = self.plain();
             // A place may still be on its way back from the stage before.
@@ -169,14 +175,20 @@ impl Context<'_> {
             }
         }
         self.step(format!("{places} clients connected, were answered, and stay"));
+        if self.deadline.is_some_and(|deadline| began.elapsed() > deadline / 3) {
+            // The first of them may have gone before whoever comes next.
+            self.story.doubt();
+        }
         Ok(clients)
     }
 
     fn until_free<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let began = Instant::now();
         loop {
+            let told = self.story.steps().len();
             match attempt(self) {
                 Err(trouble) if trouble.symptom != Symptom::Silent && began.elapsed() < Duration::from_secs(1) => {
+                    self.story.forget_after(told);
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 result => return result,
