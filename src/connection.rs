@@ -154,7 +154,8 @@ impl Connection {
         }
     }
 
-    /// Ends both directions at once: every blocked read and write of this connection returns.
+    /// Ends both directions at once: every blocked read and write of this connection returns. In a server, a
+    /// connection whose write this has cut short is closed with a reset, for its answer is not whole.
     pub fn cut(&self) {
         self.note(Seen::Cut);
         let _ = self.stream.shutdown(Shutdown::Both);

@@ -245,7 +245,9 @@ impl Read for Socket {
                 // Perhaps not the client's end, but the stop's wake-up.
                 Ok(0) if may_stop && self.connection.is_stopping() => {}
                 // The wake-up reached us in the middle of a message whose first part came at the same
-                // instant. The end that we read is our own; the client's bytes still come.
+                // instant. The end that we read is our own; the client's bytes still come. A reading end that
+                // is shut cannot be waited for, and its end cannot be told from the client's: so we look again
+                // and again, but not for long.
                 Ok(0) if self.connection.has_seen(Seen::ReadShut) && !self.connection.was_cut() => {
                     thread::sleep(Duration::from_millis(5));
                     if began.elapsed() > farewell::PATIENCE {
