@@ -14,15 +14,15 @@ use rustix::net::{SendFlags, send};
 
 use crate::addr::Addr;
 use crate::backoff::Backoff;
-use crate::farewell::timespec;
+use crate::config::WhenFull;
 use crate::listener::{BACKLOG, Listener};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
-use crate::server::{Shared, WhenFull};
 use crate::socket::Socket;
 use crate::stats::Event;
 use crate::stream::Stream;
-use crate::wake::Waker;
+use crate::wake::{Waker, timespec};
+use crate::worker::Shared;
 
 /// How many clients are accepted from one listener before the others, and the stop, are looked at again.
 const BATCH: usize = 16;
@@ -62,6 +62,7 @@ impl Trouble {
 }
 
 pub(crate) struct Acceptor<'a, H> {
+    /// Non-blocking: one that is readable may have nobody left when we get there, and accept must not wait then.
     listeners: &'a [Listener],
     shared: &'a Arc<Shared<H>>,
     pool: &'a Pool,
@@ -96,12 +97,6 @@ where
 
     /// Returns when the server is stopped, or with the error that makes accepting impossible.
     pub(crate) fn accept_until_stopped(&mut self) -> Option<io::Error> {
-        // A listener that is readable may have nobody left when we get there: accept must not wait then.
-        for listener in self.listeners {
-            if let Err(error) = listener.set_nonblocking(true) {
-                return Some(error);
-            }
-        }
         let stop = &self.shared.handle.stop;
         while !stop.is_stopping() {
             let waits_for_a_place = self.must_wait_for_a_place();
@@ -179,7 +174,7 @@ where
         let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
             let places = self.shared.config.max_connections;
             let text = format!("busy: all places are taken ({places} of {places}), try again later");
-            return self.turn_away(stream, peer, &text);
+            return self.turn_away(stream.into(), peer, &text);
         };
         self.grace_is_spent = false;
         let registry = &self.shared.handle.registry;
@@ -187,7 +182,7 @@ where
             Ok(connection) => connection,
             Err((stream, peer)) => {
                 let text = "busy: your address has as many connections as one address may have";
-                return self.turn_away(stream, peer, text);
+                return self.turn_away(stream.into(), peer, text);
             }
         };
         let (shared, for_worker) = (Arc::clone(self.shared), Arc::clone(&connection));
@@ -197,11 +192,7 @@ where
         self.complaints.log(format_args!("{failed}"));
         drop(failed); // With the job go its permit and its share of the connection.
         let text = "busy: no thread could be started, try again later";
-        let told = send_at_once(connection.stream(), text);
-        self.count_turned_away(told, connection.peer().clone(), text);
-        if told {
-            self.shared.farewell.leave_to_it(Arc::clone(connection.stream()));
-        }
+        self.turn_away(Arc::clone(connection.stream()), connection.peer().clone(), text);
     }
 
     /// A place, if one becomes free within the grace.
@@ -219,15 +210,15 @@ where
         None
     }
 
-    fn turn_away(&mut self, stream: Stream, peer: Addr, text: &str) {
+    fn turn_away(&self, stream: Arc<Stream>, peer: Addr, text: &str) {
         let told = send_at_once(&stream, text);
         self.count_turned_away(told, peer, text);
         if told {
-            self.shared.farewell.leave_to_it(Arc::new(stream));
+            self.shared.farewell.leave_to_it(stream);
         }
     }
 
-    fn count_turned_away(&mut self, told: bool, peer: Addr, text: &str) {
+    fn count_turned_away(&self, told: bool, peer: Addr, text: &str) {
         self.shared.handle.registry.turn_away(told);
         self.shared.handle.stats.report(match told {
             true => Event::Refused { peer, text: text.to_owned() },
@@ -269,7 +260,7 @@ where
             for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {
-                        self.turn_away(stream, peer, "stopping: the server is going down, try again later");
+                        self.turn_away(stream.into(), peer, "stopping: the server is going down, try again later");
                     }
                     Err(error) => match Trouble::of(&error) {
                         Trouble::Client => {}

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr};
 
+use crate::output::harmless;
+
 /// The address of one end of a connection: what the kernel knows, not what a person typed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Addr {
@@ -120,11 +122,13 @@ impl Addr {
     }
 }
 
+/// As [`Addr::resolve`] reads it, but for control characters in a path: a client chooses its own path, and this
+/// goes into logs.
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Addr::Tcp(address) => address.fmt(f),
-            Addr::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Addr::Unix(Some(path)) => write!(f, "unix:{}", harmless(&path.to_string_lossy(), &[])),
             Addr::Unix(None) => f.write_str("unix"),
         }
     }
@@ -143,6 +147,12 @@ pub fn plain(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_cannot_forge_a_line_of_the_log() {
+        let path = Addr::Unix(Some("/tmp/안녕\n#7 connected\u{1b}[2J".into()));
+        assert_eq!(path.to_string(), "unix:/tmp/안녕\\n#7 connected\\u{1b}[2J");
+    }
 
     #[test]
     fn ipv4_in_ipv6s_clothes_is_undressed_and_nothing_else_is_changed() {

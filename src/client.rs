@@ -11,10 +11,10 @@ use socket2::{Socket as RawSocket, Type};
 use crate::addr::{Addr, plain};
 use crate::backoff::Backoff;
 use crate::deadline::Timeouts;
-use crate::farewell::timespec;
 use crate::shutdown::StopHandle;
 use crate::socket::Socket;
 use crate::stream::Stream;
+use crate::wake::timespec;
 
 /// How long one address is tried alone before the next one joins in (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -173,7 +173,12 @@ impl Client {
             let mut decided = self.wait(&racing, next_event - now)?.into_iter();
             for (socket, address) in racing.extract_if(.., |_| decided.next() == Some(true)) {
                 match outcome(&socket) {
-                    Ok(()) => return Ok((Stream::from_raw(socket, &address), address)),
+                    Ok(()) => {
+                        let stream = Stream::from_raw(socket, &address);
+                        // A client that writes twice in a row waits for nobody's acknowledgement.
+                        stream.set_tcp_options(true, None)?;
+                        return Ok((stream, address));
+                    }
                     Err(error) => {
                         failures.push((address, error));
                         next_start = Duration::ZERO;

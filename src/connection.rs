@@ -51,6 +51,8 @@ pub(crate) enum Seen {
     UnheardReset = 16,
     /// The handler has let go of its socket.
     Released = 32,
+    /// The server gave up a write that was not complete: its deadline, or the drain's, had passed.
+    HalfAnswer = 64,
 }
 
 const IDLE: u8 = 0;
@@ -128,6 +130,11 @@ impl Connection {
     /// Whether [`wake_if_idle`](Connection::wake_if_idle) has shut the reading end.
     pub(crate) fn was_woken(&self) -> bool {
         self.has_seen(Seen::ReadShut)
+    }
+
+    /// Whether what the other side has been sent may end in the middle of an answer.
+    pub(crate) fn has_half_an_answer(&self) -> bool {
+        self.has_seen(Seen::HalfAnswer)
     }
 
     /// Whether its [`Socket`](crate::socket::Socket) is no more.

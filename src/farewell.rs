@@ -13,10 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::stream::Stream;
-use crate::wake::Waker;
+use crate::wake::{Waker, timespec};
 
 /// How long the other side may take to end its half, in all.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -213,12 +213,6 @@ fn see_everyone_out(queue: &Receiver<Option<Leaving<Arc<Stream>>>>, waker: &Wake
             !one.patience().is_zero() && (!is_ready || one.is_still_here(&mut bytes).unwrap_or(false))
         });
     }
-}
-
-/// A duration as `poll` wants it, rounded up to a millisecond: rounded down, the last one would spin.
-pub(crate) fn timespec(duration: Duration) -> Timespec {
-    let milliseconds = duration.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
-    Timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
 }
 
 #[cfg(test)]

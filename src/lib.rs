@@ -23,23 +23,24 @@
 //!
 //! # The map
 //!
-//! In reading order; each module uses only those above it.
+//! In reading order; each module uses only those above it. What has no link is private, and the business of its
+//! neighbours alone.
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | [`backoff`] | how long to wait before the next try |
 //! | [`lines`] | lines with a limit; characters that arrive in pieces |
+//! | [`output`] | writing to a stream without ever waiting for it; control characters made harmless |
 //! | [`options`] | durations, sizes and one-line errors for the command lines |
-//! | [`output`] | writing to a stream without ever waiting for it |
 //! | [`wake`] | a pipe that ends a `poll` |
 //! | [`pool`] | a small pool of threads, permits, a channel without room |
-//! | [`addr`] [`stream`] [`listener`] | addresses, streams and listeners, TCP or Unix |
+//! | [`addr`] [`stream`] `socket_file` [`listener`] | addresses, streams and listeners, TCP or Unix |
 //! | [`farewell`] | closing politely |
 //! | [`limits`] | what this machine can hold |
 //! | [`deadline`] [`connection`] [`socket`] | one connection: how long for what; what is known of it; read and write |
-//! | [`stats`] | the central stats thread |
+//! | `log_limit` [`stats`] | the central stats thread, and how it keeps its log short |
 //! | [`shutdown`] | the stop flag; the registry of open connections |
-//! | [`server`] | the accept loop, and everything together |
+//! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
 //!
@@ -57,19 +58,22 @@
 //! # How a connection walks
 //!
 //! ```text
-//! accept ─ Stream ─► registry ─► pool ─► worker: handler(Socket) ─► result ─► CloseReason
+//! accept ─ Stream ─► registry ─► pool ─► worker: handler(Socket) ─► result ─► CloseReason ─► farewell
 //!                       │                  │ reads and writes under deadlines     │
-//!                       └ Event::Connected ┴──────── Event::Disconnected ◄────────┘
-//!                                  stats thread ─► Snapshot
+//!                       │                  └─ Event::Connected ─┬─ Event::Disconnected
+//!                       │                                       ▼
+//!                       └── exact totals ──► Snapshot ◄── stats thread
 //! ```
 
 mod accept;
 pub mod addr;
 pub mod backoff;
 pub mod client;
+mod config;
 pub mod connection;
 pub mod deadline;
 pub mod farewell;
+mod handle;
 pub mod limits;
 pub mod lines;
 pub mod listener;
@@ -86,6 +90,7 @@ mod socket_file;
 pub mod stats;
 pub mod stream;
 pub mod wake;
+mod worker;
 
 /// The README's example is compiled and run like every other.
 #[cfg(doctest)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clap::builder::{OsStr, Resettable};
 use clap::{Parser, ValueEnum};
 use socket_steps::deadline::Timeouts;
 use socket_steps::limits::{self, Limit};
@@ -14,8 +15,9 @@ use socket_steps::output::Output;
 use socket_steps::server::{Config, Server, Summary, WhenFull};
 use socket_steps::services;
 
-/// How long the last lines may take to be written, when nobody reads them.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the last lines may take to be written, when nobody reads them. Not shorter: when somebody does, a
+/// machine that stands still for a moment must not cost them the accounts.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A server that answers every client, each on a thread of its own.
 ///
@@ -43,17 +45,21 @@ struct Options {
     #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true, default_value = "64KiB")]
     max_message: usize,
 
-    /// Threads kept ready [default: 4]
+    // No default of clap's for these two: what is not asked for is lowered to fit this machine.
     #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
+    #[arg(help = format!("Threads kept ready [default: {}]", Config::default().min_workers))]
     min_workers: Option<usize>,
 
-    /// Connections at most; each has a thread of its own [default: 512]
     #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
+    #[arg(help = format!(
+        "Connections at most; each has a thread of its own [default: {}]",
+        Config::default().max_connections
+    ))]
     max_connections: Option<usize>,
 
-    /// One client too many is told so (refuse), or is left waiting for a place (wait)
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Refuse, help_heading = PLACES)]
-    when_full: Policy,
+    /// What happens to one client too many
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t, help_heading = PLACES)]
+    when_full: WhenFull,
 
     /// Connections from one address at most [default: no limit]
     #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true, help_heading = PLACES)]
@@ -61,22 +67,22 @@ struct Options {
 
     /// How long a client may be silent between two messages
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
-    #[arg(default_value = "30s", help_heading = DEADLINES)]
+    #[arg(default_value = usual(Timeouts::default().idle), help_heading = DEADLINES)]
     idle_timeout: Duration,
 
     /// How long a message may take from its first byte to its last
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
-    #[arg(default_value = "10s", help_heading = DEADLINES)]
+    #[arg(default_value = usual(Timeouts::default().message), help_heading = DEADLINES)]
     message_timeout: Duration,
 
     /// How long a client may take to accept a whole answer
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
-    #[arg(default_value = "10s", help_heading = DEADLINES)]
+    #[arg(default_value = usual(Timeouts::default().write), help_heading = DEADLINES)]
     write_timeout: Duration,
 
     /// How long connections may take to end after Ctrl-C
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
-    #[arg(default_value = "5s", help_heading = DEADLINES)]
+    #[arg(default_value = usual(Some(Config::default().drain)), help_heading = DEADLINES)]
     drain: Duration,
 }
 
@@ -108,10 +114,9 @@ enum Service {
     Lines,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Policy {
-    Refuse,
-    Wait,
+/// A default of the kit's, as it would be written on the command line.
+fn usual(limit: Option<Duration>) -> Resettable<OsStr> {
+    limit.map(|limit| humantime::format_duration(limit).to_string().into()).into()
 }
 
 fn main() -> ExitCode {
@@ -207,10 +212,7 @@ impl Options {
         Config {
             min_workers,
             max_connections,
-            when_full: match self.when_full {
-                Policy::Refuse => WhenFull::Refuse,
-                Policy::Wait => WhenFull::Wait,
-            },
+            when_full: self.when_full,
             per_source: self.per_source,
             timeouts: Timeouts {
                 idle: Some(self.idle_timeout),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::output::harmless;
+
 /// The longest duration that is accepted: a year. Longer ones are typing mistakes.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -83,13 +85,8 @@ pub fn parse_or_exit<Options: clap::Parser>() -> Options {
 /// Ends the program with this status and one line on standard error, which may be closed. A newline that
 /// came in with a path, or an escape code, is shown and does nothing.
 pub fn exit_with(status: i32, line: &str) -> ! {
-    let line: String = line.chars().map(shown).collect();
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", harmless(line, &[]));
     std::process::exit(status)
-}
-
-fn shown(character: char) -> String {
-    if character.is_control() { character.escape_default().to_string() } else { character.into() }
 }
 
 /// Why there are no options.

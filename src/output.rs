@@ -8,9 +8,31 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+
+/// The text with its control characters shown as programmers write them, but for those in `kept`.
+///
+/// What another program chose, be it a message or a path, may hold a newline that forges a line of the log, or
+/// an escape code that moves a terminal's cursor. Shown, they do nothing.
+///
+/// ```
+/// use socket_steps::output::harmless;
+/// assert_eq!(harmless("안녕\n\u{1b}[2J", &[]), "안녕\\n\\u{1b}[2J");
+/// assert_eq!(harmless("안녕\n\u{1b}[2J", &['\n']), "안녕\n\\u{1b}[2J");
+/// ```
+pub fn harmless(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !kept.contains(&character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
 
 /// How many records wait at most. A burst fits; a reader that has stopped for good costs little memory.
 const QUEUE: usize = 4096;
@@ -65,12 +87,13 @@ impl Output {
 
     /// Waits until everything queued so far is written, at most `patience`; says whether it was.
     pub fn flush(&self, patience: Duration) -> bool {
+        let began = Instant::now();
         let (written, waiting) = bounded(0);
         if self.queue.send_timeout(Record::Flush(written), patience).is_err() {
             return false;
         }
         // The answer is the end of the channel; a timeout is none.
-        waiting.recv_timeout(patience).is_err_and(|error| error.is_disconnected())
+        waiting.recv_timeout(patience.saturating_sub(began.elapsed())).is_err_and(|error| error.is_disconnected())
     }
 
     /// How many records did not fit or could not be written, and have not been reported yet.
@@ -149,6 +172,13 @@ mod tests {
         let text = received.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(text.contains("lines were dropped here"), "nothing was lost, or the reader is not told");
         assert!(text.ends_with("the last\n"));
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let text = "안녕\t\u{1b}[2J\r\u{9b}1m\n";
+        assert_eq!(harmless(text, &['\n', '\t']), "안녕\t\\u{1b}[2J\\r\\u{9b}1m\n");
+        assert_eq!(harmless(text, &[]), "안녕\\t\\u{1b}[2J\\r\\u{9b}1m\\n");
     }
 
     #[test]

@@ -233,21 +233,26 @@ impl Places {
 
     /// Takes a place, if one is free.
     pub fn take(&self) -> Option<Permit> {
+        self.take_from(&mut self.lock())
+    }
+
+    /// Takes a place, or has `waker` woken when one is given back. It is woken once; then ask again.
+    pub fn take_or_wake(&self, waker: &Arc<Waker>) -> Option<Permit> {
+        // Under one lock, or a place given back between the look and the wish would wake nobody.
         let mut state = self.lock();
+        let permit = self.take_from(&mut state);
+        if permit.is_none() {
+            state.awaited_by = Some(Arc::clone(waker));
+        }
+        permit
+    }
+
+    fn take_from(&self, state: &mut Taken) -> Option<Permit> {
         if state.count == self.total {
             return None;
         }
         state.count += 1;
         Some(Permit(self.clone()))
-    }
-
-    /// Takes a place, or has `waker` woken when one is given back. It is woken once; then ask again.
-    pub fn take_or_wake(&self, waker: &Arc<Waker>) -> Option<Permit> {
-        // Said before the second look, or a place given back in between would wake nobody.
-        self.lock().awaited_by = Some(Arc::clone(waker));
-        let permit = self.take()?;
-        self.lock().awaited_by = None;
-        Some(permit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {

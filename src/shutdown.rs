@@ -72,7 +72,7 @@ impl StopHandle {
 pub struct Registry {
     stopping: Arc<AtomicBool>,
     books: Mutex<Books>,
-    /// Told when the last connection is closed.
+    /// Told when the last connection is taken out.
     empty: Condvar,
 }
 
@@ -136,11 +136,11 @@ impl Registry {
     ) -> Result<Arc<Connection>, (Stream, Addr)> {
         let mut books = self.lock();
         if let (Some(source), Some(limit)) = (source(&peer), per_source) {
-            let count = books.sources.entry(source).or_default();
-            if *count >= limit {
+            let count = books.sources.get(&source).copied().unwrap_or_default();
+            if count >= limit {
                 return Err((stream, peer));
             }
-            *count += 1;
+            books.sources.insert(source, count + 1);
         }
         books.last_id += 1;
         let connection = Arc::new(Connection::new(books.last_id, stream, peer, Arc::clone(&self.stopping)));
@@ -158,17 +158,16 @@ impl Registry {
             books.totals.bytes_in += connection.bytes_in();
             books.totals.bytes_out += connection.bytes_out();
         }
-        if books.open.is_empty() {
-            self.empty.notify_all();
-        }
+        self.tell_if_empty(&books);
     }
 
-    /// Takes a connection out that no handler was found for, as if it had never been opened.
+    /// Takes a connection out that no thread was found for. It was never opened; only the peak remembers it.
     pub fn withdraw(&self, connection: &Connection) {
         let mut books = self.lock();
         if books.remove(connection) {
             books.totals.opened -= 1;
         }
+        self.tell_if_empty(&books);
     }
 
     /// Counts a client that was turned away: `told` if it could be sent a text.
@@ -207,6 +206,12 @@ impl Registry {
             books = self.empty.wait_timeout(books, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    fn tell_if_empty(&self, books: &Books) {
+        if books.open.is_empty() {
+            self.empty.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {

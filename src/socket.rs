@@ -180,6 +180,14 @@ impl Socket {
 
     /// Writes once, within what is left of an answer that began at `began`.
     fn write_once(&mut self, bytes: &[u8], began: Instant, first: bool) -> io::Result<usize> {
+        self.write_in_time(bytes, began, first).inspect_err(|error| {
+            if Deadline::of(error).is_some() || self.connection.was_cut() {
+                self.connection.note(Seen::HalfAnswer);
+            }
+        })
+    }
+
+    fn write_in_time(&mut self, bytes: &[u8], began: Instant, first: bool) -> io::Result<usize> {
         let mut elapsed = if first { Duration::ZERO } else { began.elapsed() };
         let connection = &*self.connection;
         loop {

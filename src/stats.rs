@@ -14,7 +14,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -233,9 +233,10 @@ impl Stats {
     /// Asks for the tally of everything reported before. `None` if the thread does not answer within half a
     /// second.
     pub fn tally(&self) -> Option<Tally> {
+        let began = Instant::now();
         let (answer, answers) = bounded(1);
         self.channel.send_timeout(Told::Question(answer), ANSWER_WITHIN).ok()?;
-        answers.recv_timeout(ANSWER_WITHIN).ok()
+        answers.recv_timeout(ANSWER_WITHIN.saturating_sub(began.elapsed())).ok()
     }
 
     /// How many events were dropped.

@@ -2,6 +2,9 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::Timespec;
 
 /// Wakes a thread that waits in `poll`, from any other thread.
 ///
@@ -11,6 +14,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// backlog is full.)
 ///
 /// A wake-up is only a hint. It carries no meaning; the woken thread looks at its flags and channels.
+///
+/// ```
+/// use rustix::event::{PollFd, PollFlags, poll};
+/// use socket_steps::wake::Waker;
+///
+/// let waker = Waker::new()?;
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| waker.wake());
+///     poll(&mut [PollFd::new(&waker, PollFlags::IN)], None) // and sockets, beside it
+/// })?;
+/// waker.clear();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Waker {
     reader: PipeReader,
@@ -47,4 +63,10 @@ impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
+}
+
+/// A duration as `poll` wants it, rounded up to a millisecond: rounded down, the last one would spin.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    let milliseconds = duration.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
+    Timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
 }

@@ -71,6 +71,18 @@ fn when_every_address_has_failed_the_error_lists_them_all() {
 }
 
 #[test]
+fn a_refusal_that_comes_late_is_a_refusal_and_not_a_connection() {
+    let port = Port::any().hangs();
+    let address = port.address.to_string();
+    let connecting = thread::spawn(move || Client::to(&address).within(NEVER).connect());
+    port.wait_for_a_knock();
+    // The knocking goes on, and from now on nobody is there.
+    drop(port);
+    wait_until("it is refused", || connecting.is_finished().then_some(()));
+    assert_eq!(connecting.join().unwrap().unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
 fn the_deadline_ends_a_connect_that_hangs_and_not_before_its_time() {
     let hanging = Port::any().hangs();
     let limit = Duration::from_millis(300);

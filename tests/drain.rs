@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket_steps::server::Config;
 use socket_steps::socket::Socket;
-use support::kit::{is_to_serve, serve};
+use support::kit::{Kit, is_to_serve, serve};
 use support::{Client, PREFIX, STOPPING, Server};
 
 /// Far longer than anything that does not hang takes, and far shorter than what it is compared with.
@@ -70,6 +70,21 @@ fn a_client_that_takes_no_answers_is_cut_at_the_drain_deadline() {
     assert!(ended.log.contains("the drain deadline has passed: cutting 1 connections"), "{}", ended.log);
     assert!(ended.log.contains("ended (cut)"), "{}", ended.log);
     assert!(ended.took >= drain && ended.took < SOON, "{:?}", ended.took);
+}
+
+#[test]
+fn half_an_answer_at_the_drain_deadline_does_not_look_like_a_whole_one() {
+    const ANSWER: usize = 20_000_000;
+    let config = Config { drain: Duration::from_millis(300), ..Config::default() };
+    let kit = Kit::serve(config, |mut socket: Socket| socket.write_all(&vec![b'x'; ANSWER]));
+    let mut client = Client::with_a_small_window(kit.socket_addr());
+    // The kernel has taken a part, and the handler waits for room.
+    client.read(1);
+    let summary = kit.stop();
+    assert_eq!((summary.stuck, summary.closed), (0, 1));
+    let (bytes, end) = client.rest_and_end();
+    assert!(bytes.len() + 1 < ANSWER, "the fault did not happen");
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

@@ -116,3 +116,26 @@ fn our_client_is_answered_by_nodes_server() {
         socket.finish().unwrap();
     }
 }
+
+/// Chapter 4's program, which the book promises to understand the study note's.
+fn chapter_4(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ch04_reply"));
+    command.args(words).env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn chapter_4s_server_answers_nodes_client() {
+    let server = Server::from_command(&mut chapter_4(&["server", "127.0.0.1:0"]));
+    let Some(client) = node("client.js", &[&server.socket_addr().port().to_string()]) else { return };
+    assert_eq!(output_of(client), what_a_client_prints());
+    server.wait_for_log("received 안녕하세요, 서버님!");
+    server.wait_for_log("the client has ended");
+}
+
+#[test]
+fn chapter_4s_client_is_answered_by_nodes_server() {
+    let Some(mut command) = node("server.js", &[]) else { return };
+    let server = Server::from_command(&mut command);
+    assert_eq!(output_of(chapter_4(&["client", server.address()])), format!("{PREFIX}{GREETING}"));
+}

@@ -1,10 +1,11 @@
 //! Chapter 2: an address is a number of 32 bits, and a port is one of 16.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 
 use log::info;
 use socket_steps::narrate;
+use socket2::{Domain, Socket, Type};
 
 fn main() -> io::Result<()> {
     if std::env::args().len() > 1 {
@@ -12,10 +13,21 @@ fn main() -> io::Result<()> {
         std::process::exit(2);
     }
     narrate::scene(&["address"]);
+    a_socket_alone()?;
     an_address_is_a_number();
     a_name_has_addresses()?;
     a_port_is_a_door()
 }
+
+// ANCHOR: alone
+fn a_socket_alone() -> io::Result<()> {
+    info!(target: "address", "a socket alone: writing into it");
+    let mut socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let error = socket.write_all(b"hello?").expect_err("there is no other end");
+    info!(target: "address", "write: {error}");
+    Ok(())
+}
+// ANCHOR_END: alone
 
 // ANCHOR: number
 fn an_address_is_a_number() {
@@ -54,6 +66,12 @@ fn a_port_is_a_door() -> io::Result<()> {
     let address = first.local_addr()?;
     info!(target: "address", "the kernel gave us {address}");
     // ANCHOR_END: free
+
+    // ANCHOR: both_ends
+    let client = TcpStream::connect(address)?;
+    let (ours, theirs) = (client.local_addr()?, client.peer_addr()?);
+    info!(target: "address", "a client has connected: from {ours} to {theirs}");
+    // ANCHOR_END: both_ends
 
     // ANCHOR: taken
     info!(target: "address", "asking for that same port again");

@@ -39,11 +39,9 @@ fn every_step_in_order() -> io::Result<()> {
     let address = address_of(&listener)?;
     let mut client = connect_to(address)?;
 
-    // ANCHOR: accept
     info!(target: "server", "accept");
     let (mut connection, _peer) = listener.accept()?;
     info!(target: "server", "  {}", state_of(&connection)?);
-    // ANCHOR_END: accept
 
     let mut bytes = [0; 100];
     info!(target: "client", "send: {GREETING}");
@@ -85,6 +83,7 @@ fn listen_on(address: &str) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
 
     info!(target: "server", "bind to {address}");
+    socket.set_reuse_address(true)?; // Exercise 2 takes this line out.
     socket.bind(&address.into())?;
     info!(target: "server", "  {}", state_of(&socket)?);
 
@@ -108,16 +107,17 @@ fn connect_to(address: SocketAddr) -> io::Result<Socket> {
 }
 // ANCHOR_END: connect_to
 
-// ANCHOR: out_of_order
 fn steps_out_of_order() -> io::Result<()> {
     let new_socket = || Socket::new(Domain::IPV4, Type::STREAM, None);
     let here: SocketAddr = ([127, 0, 0, 1], 0).into();
 
+    // ANCHOR: out_of_order
     let server = new_socket()?;
     server.bind(&here.into())?;
     info!(target: "server", "accept, without listen");
     let error = server.accept().expect_err("it does not listen");
     info!(target: "server", "  {error}");
+    // ANCHOR_END: out_of_order
 
     let client = new_socket()?;
     let address = address_of(&server)?;
@@ -131,20 +131,19 @@ fn steps_out_of_order() -> io::Result<()> {
     info!(target: "client", "  {error}");
     Ok(())
 }
-// ANCHOR_END: out_of_order
 
 // ANCHOR: unanswered
 fn a_connect_that_nobody_answers() -> io::Result<()> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    listener.listen(0)?; // Room for one connection that nobody has accepted.
+    listener.listen(0)?; // Linux keeps room for one more than we say: one.
     let address = address_of(&listener)?;
     let first = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     first.connect(&address.into())?;
 
     let second = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     second.set_nonblocking(true)?; // Do not wait for the answer.
-    info!(target: "client", "connect to a server whose waiting room is full");
+    info!(target: "client", "connect to a server whose backlog is full");
     let error = second.connect(&address.into()).expect_err("the answer is not there yet");
     info!(target: "client", "  {error}");
     info!(target: "client", "  {}", state_between(address_of(&second)?, Some(address)));
@@ -188,13 +187,13 @@ fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-// ANCHOR: state
 /// The state of a socket, by its own address and the other side's.
 fn state_of(socket: &Socket) -> io::Result<&'static str> {
     let peer = socket.peer_addr().ok().and_then(|peer| peer.as_socket());
     Ok(state_between(address_of(socket)?, peer))
 }
 
+// ANCHOR: state
 /// Looks a connection up in the kernel's own table: proc(5), /proc/net/tcp.
 ///
 /// In a line of it everything is hexadecimal: `0: 0100007F:1F90 00000000:0000 0A …` is a socket at
@@ -220,6 +219,7 @@ fn state_between(ours: SocketAddr, theirs: Option<SocketAddr>) -> &'static str {
     }
     "not in the table"
 }
+// ANCHOR_END: state
 
 fn in_hexadecimal(address: Option<SocketAddr>) -> String {
     match address {
@@ -230,4 +230,3 @@ fn in_hexadecimal(address: Option<SocketAddr>) -> String {
         _ => "00000000:0000".to_owned(),
     }
 }
-// ANCHOR_END: state

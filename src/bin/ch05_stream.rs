@@ -149,7 +149,6 @@ fn three_writes_one_read(client: &mut TcpStream, server: &mut TcpStream) -> io::
     read_piece(server, 100)
 }
 
-// ANCHOR: split
 fn one_write_three_reads(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     info!(target: "client", "write 하나");
     client.write_all("하나".as_bytes())?;
@@ -165,9 +164,7 @@ fn read_piece(server: &mut TcpStream, size: usize) -> io::Result<()> {
     info!(target: "server", "read {count} bytes: {text}");
     Ok(())
 }
-// ANCHOR_END: split
 
-// ANCHOR: lines
 fn lines_however_they_are_cut(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     let mut buffer = LineBuffer::new(LIMIT);
     let text = "하나\n둘\n".as_bytes();
@@ -183,7 +180,6 @@ fn lines_however_they_are_cut(client: &mut TcpStream, server: &mut TcpStream) ->
     }
     Ok(())
 }
-// ANCHOR_END: lines
 
 fn a_line_without_end(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     let mut buffer = LineBuffer::new(1000);

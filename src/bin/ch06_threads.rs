@@ -43,7 +43,6 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
 }
 // ANCHOR_END: serve
 
-// ANCHOR: answer
 /// Answers each line, until the client ends.
 fn answer(mut stream: &TcpStream) -> io::Result<()> {
     let mut buffer = LineBuffer::new(LIMIT);
@@ -63,7 +62,6 @@ fn answer(mut stream: &TcpStream) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: answer
 
 fn server(address: &str) -> io::Result<()> {
     narrate::aside();

@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
 fn address_and_limit<'a>(options: &[&'a str]) -> (&'a str, usize) {
     match *options {
         [] => ("127.0.0.1:8080", 4),
-        [address] => (address, 4),
+        [address] if address != "--limit" => (address, 4),
         ["--limit", limit] => ("127.0.0.1:8080", number(limit)),
         [address, "--limit", limit] | ["--limit", limit, address] => (address, number(limit)),
         _ => usage(),
@@ -106,7 +106,6 @@ fn server(address: &str, workers: usize) -> io::Result<()> {
     serve(&listener, workers)
 }
 
-// ANCHOR: scene
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -133,7 +132,6 @@ fn scene() -> io::Result<()> {
     info!(target: "client-b", "received {answer}");
     Ok(())
 }
-// ANCHOR_END: scene
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address)

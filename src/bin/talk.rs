@@ -13,6 +13,7 @@ use socket_steps::client::Client;
 use socket_steps::deadline::Timeouts;
 use socket_steps::lines::incomplete_character;
 use socket_steps::options::{self, duration, exit_with};
+use socket_steps::output::harmless;
 use socket_steps::stream::Stream;
 
 /// Talk to a server: every line you type is sent, and everything that comes back is shown.
@@ -90,7 +91,9 @@ fn show_what_comes(stream: &Stream) -> io::Result<()> {
         if on_terminal {
             // A piece may end in the middle of a character: its rest is in the next one.
             held = if count > 0 { incomplete_character(&buffer[..end]) } else { 0 };
-            show(&mut shown, harmless(&buffer[..end - held]).as_bytes());
+            // A server could otherwise move the cursor, or hide what it says.
+            let text = String::from_utf8_lossy(&buffer[..end - held]);
+            show(&mut shown, harmless(&text, &['\n', '\t']).as_bytes());
             last = buffer[..end - held].last().copied().unwrap_or(last);
             buffer.copy_within(end - held..end, 0);
         } else {
@@ -114,33 +117,9 @@ fn show(shown: &mut impl Write, bytes: &[u8]) {
     }
 }
 
-/// The text as a terminal may have it: a server could otherwise move the cursor, or hide what it says, with
-/// control characters. They are shown as programmers write them.
-fn harmless(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for character in String::from_utf8_lossy(bytes).chars() {
-        match character {
-            '\n' | '\t' => text.push(character),
-            _ if character.is_control() => text.extend(character.escape_default()),
-            _ => text.push(character),
-        }
-    }
-    text
-}
-
 /// Tells a person something. A program that reads our output, or has closed it, is not told.
 fn note(text: &str) {
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "({text})");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_shown_and_not_obeyed() {
-        assert_eq!(harmless("안녕\t\u{1b}[2J\r\u{9b}1m\n".as_bytes()), "안녕\t\\u{1b}[2J\\r\\u{9b}1m\n");
     }
 }

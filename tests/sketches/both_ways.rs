@@ -34,5 +34,7 @@ fn it_works_with_a_socket_and_not_with_a_file() {
     let path = folder.path().join("greeting");
     let mut writer = File::create_new(&path).unwrap();
     let mut reader = File::open(&path).unwrap();
-    assert!(both_ways(&mut writer, &mut reader).is_err(), "the reader was opened for reading only");
+    // EBADF: the reader was opened for reading only.
+    assert_eq!(both_ways(&mut writer, &mut reader).unwrap_err().raw_os_error(), Some(9));
+    assert_eq!(writer.read(&mut [0; 5]).unwrap(), 0, "the writer may read, but stands at the end");
 }

@@ -217,12 +217,15 @@ impl Connection {
             }
             if STOP.load(SeqCst) && !is_one_of(&["ignores the signal", "waits for the silent"]) {
                 let in_flight = !self.buffer.is_empty() && !is("drops what is in flight");
-                // A signal in the middle of a line waits for its end.
-                if !in_flight && !(is("goes on accepting")) {
-                    return Ok(None);
+                // A signal in the middle of a line waits for its end; and what has arrived by now is still read.
+                if !in_flight && !is("goes on accepting") {
+                    self.stream.set_nonblocking(true)?;
+                    let last = self.stream.read(piece);
+                    self.stream.set_nonblocking(false)?;
+                    return Ok(last.ok().filter(|_| !is("drops what is in flight")));
                 }
             }
-            let deadline = if is("a hasty deadline") { DEADLINE * 3 / 4 } else { DEADLINE };
+            let deadline = if is("a hasty deadline") { DEADLINE * 5 / 8 } else { DEADLINE };
             let since = if is("a deadline for each read") { began.max(self.since) } else { self.since };
             if since.elapsed() > deadline && !is("no deadline") && !(is("waits for the silent") && STOP.load(SeqCst)) {
                 return Ok(None);

@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::manner::Manner;
-use crate::probe::{Story, reason};
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
+use crate::story::{self, Story, reason};
 use crate::target::{Address, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
@@ -31,7 +31,7 @@ pub(crate) enum Target {
 pub(crate) enum Outcome {
     Passed { note: Option<String> },
     Skipped { why: String },
-    Failed { trouble: Trouble, cause: String, steps: Vec<String> },
+    Failed { trouble: Box<Trouble>, cause: String, steps: Vec<String> },
 }
 
 pub(crate) struct Judged {
@@ -46,6 +46,8 @@ pub(crate) struct Judge {
     address: Option<Address>,
     /// Why the server could not be started again.
     lost: Option<String>,
+    /// The next stage needs another server.
+    is_stale: bool,
     told_lost: bool,
     seed: u64,
     limit: Option<usize>,
@@ -68,6 +70,7 @@ impl Judge {
             server: None,
             address: None,
             lost: None,
+            is_stale: false,
             told_lost: false,
             seed,
             limit,
@@ -90,7 +93,7 @@ impl Judge {
                 (None, address)
             }
             Target::Command { words, port } => {
-                let (server, address) = Spawned::start(words, *port)?;
+                let (server, address) = Spawned::start(words, *port, story::long(self.patience))?;
                 (Some(server), address)
             }
         };
@@ -141,46 +144,43 @@ impl Judge {
             return Judged { stage, outcome, took: Duration::ZERO };
         }
         // A server that died between two stages did so because of the one before, and that has been told.
-        if self.server.as_mut().is_some_and(Spawned::has_ended)
+        if (self.is_stale || self.server.as_mut().is_some_and(Spawned::has_ended))
             && let Err(outcome) = self.restart()
         {
             return Judged { stage, outcome, took: began.elapsed() };
         }
-        let mut outcome = Outcome::Skipped { why: "this machine is too busy to judge it".to_owned() };
-        for number in 1..=TRIES {
-            let tried = Instant::now();
-            let attempt = self.attempt(stage);
-            // A client that this machine kept from speaking for a while is silent in the server's eyes.
-            let is_slow = self.deadline.is_some_and(|deadline| tried.elapsed() > deadline * 3 / 4);
-            let attempt = attempt.filter(|outcome| number == TRIES || !(is_slow && may_be_our_silence(stage, outcome)));
-            match attempt {
-                Some(settled) => {
-                    outcome = settled;
-                    break;
-                }
-                None => {
-                    if let Err(outcome) = self.restart() {
-                        return Judged { stage, outcome, took: began.elapsed() };
-                    }
-                }
+        let (mut outcome, mut is_doubtful) = self.attempt_and_doubt(stage);
+        let mut tries = 1;
+        while is_doubtful && tries < TRIES {
+            if let Err(outcome) = self.restart() {
+                return Judged { stage, outcome, took: began.elapsed() };
             }
+            (outcome, is_doubtful) = self.attempt_and_doubt(stage);
+            tries += 1;
         }
         if matches!(outcome, Outcome::Passed { .. }) && !stage.uses_up_the_server && stage.name != "writes-first" {
             outcome = self.still_alive(stage, outcome);
         }
         let took = began.elapsed();
-        let is_used_up = stage.uses_up_the_server && !matches!(outcome, Outcome::Skipped { .. });
-        if is_used_up || matches!(outcome, Outcome::Failed { .. }) {
-            // What a failure has left behind must not make the next stage fail. A failure to start again is told
-            // by the next stage, if there is one.
-            self.server_is_stale();
-        }
+        // What a failure has left behind must not make the next stage fail.
+        self.is_stale |= matches!(outcome, Outcome::Failed { .. });
         Judged { stage, outcome, took }
     }
 
-    /// `None`: it has to be tried again.
-    fn attempt(&mut self, stage: &'static Stage) -> Option<Outcome> {
-        let address = self.address.clone()?;
+    /// How it ended, and whether that is doubtful: then it is worth another try.
+    fn attempt_and_doubt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
+        let began = Instant::now();
+        let (outcome, is_doubtful) = self.attempt(stage);
+        // A client that this machine kept from speaking for a while is silent in the server's eyes.
+        let is_slow = self.deadline.is_some_and(|deadline| began.elapsed() > deadline * 3 / 4);
+        let is_doubtful = is_doubtful || is_slow && may_be_our_silence(stage, &outcome);
+        (outcome, is_doubtful)
+    }
+
+    fn attempt(&mut self, stage: &'static Stage) -> (Outcome, bool) {
+        let Some(address) = self.address.clone() else {
+            return (Outcome::Skipped { why: "there is no server".to_owned() }, false);
+        };
         let extra = self.deadline.unwrap_or_default() * 6;
         let story = Story::new(self.patience, STAGE + extra, self.deadline);
         let mut context = Context {
@@ -194,34 +194,44 @@ impl Judge {
             story: Rc::clone(&story),
         };
         if let Some(why) = stages::missing(stage, &context) {
-            return Some(Outcome::Skipped { why });
+            return (Outcome::Skipped { why }, false);
         }
+        self.is_stale |= stage.uses_up_the_server;
         let verdict = (stage.run)(&mut context);
         let manner = context.manner.take();
         self.answers_pieces = context.answers_pieces;
         if stage.name == "greeting" {
             self.manner = manner;
         }
-        self.settle(stage, verdict, &story)
+        (self.settle(stage, verdict, &story), story.is_doubtful())
     }
 
-    fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Option<Outcome> {
+    fn settle(&mut self, stage: &'static Stage, verdict: Verdict, story: &Story) -> Outcome {
         match verdict {
-            Ok(note) => Some(Outcome::Passed { note }),
-            Err(Stop::Skipped(why)) => Some(Outcome::Skipped { why }),
-            Err(Stop::Busy) => None,
-            Err(Stop::Failed(trouble)) => {
-                let mut trouble = *trouble;
+            Ok(note) => Outcome::Passed { note },
+            Err(Stop::Skipped(why)) => Outcome::Skipped { why },
+            Err(Stop::Failed(mut trouble)) => {
                 let mut cause = stage.cause(&trouble);
                 // The end of a process takes a moment to be seen.
+                // A server that floods may also die of our leaving; that is another story.
+                let may_have_died = !matches!(
+                    trouble.symptom,
+                    Symptom::Changed
+                        | Symptom::Extra
+                        | Symptom::Torn
+                        | Symptom::Seen
+                        | Symptom::Unasked
+                        | Symptom::Flood
+                );
                 let died = !stage.uses_up_the_server
+                    && may_have_died
                     && self.server.as_mut().is_some_and(|server| server.ends_within(Duration::from_millis(100)));
                 if let Some(how) = self.server.as_mut().filter(|_| died).and_then(Spawned::how_it_ended) {
                     story.step(format!("the server's process ended: {how}"));
                     cause = stage.hint(Symptom::Died).to_owned();
                     trouble.symptom = Symptom::Died;
                 }
-                Some(Outcome::Failed { trouble, cause, steps: story.steps() })
+                Outcome::Failed { trouble, cause, steps: story.steps() }
             }
         }
     }
@@ -229,24 +239,18 @@ impl Judge {
     /// A server that answered and then died has not passed.
     fn still_alive(&mut self, stage: &'static Stage, outcome: Outcome) -> Outcome {
         let Some(how) = self.server.as_mut().and_then(Spawned::how_it_ended) else { return outcome };
-        let trouble = Trouble::new(Symptom::Died, "a server that goes on", "the end of its process");
+        let trouble = Box::new(Trouble::new(Symptom::Died, "a server that goes on", "the end of its process"));
         let steps = vec!["everything was answered".to_owned(), format!("the server's process ended: {how}")];
         Outcome::Failed { trouble, cause: stage.hint(Symptom::Died).to_owned(), steps }
     }
 
-    /// Ends a server of ours, so that the next stage starts another.
-    fn server_is_stale(&mut self) {
+    fn restart(&mut self) -> Result<(), Outcome> {
+        self.is_stale = false;
         if self.server.is_some() {
             // The old one has to be gone first: both may want the same port.
             drop(self.server.take());
-            if let Err(why) = self.start() {
-                self.lost = Some(why);
-            }
+            self.lost = self.start().err();
         }
-    }
-
-    fn restart(&mut self) -> Result<(), Outcome> {
-        self.server_is_stale();
         match &self.lost {
             None => Ok(()),
             Some(why) => {
@@ -264,7 +268,7 @@ fn not_started_again(why: &str) -> Outcome {
     } else {
         "The server could be started once, and not a second time: does it leave something behind?"
     };
-    let trouble = Trouble::new(Symptom::Died, "a server that can be started again", why);
+    let trouble = Box::new(Trouble::new(Symptom::Died, "a server that can be started again", why));
     let steps = vec!["ended the server, and started it again for this stage".to_owned()];
     Outcome::Failed { trouble, cause: cause.to_owned(), steps }
 }

@@ -2,9 +2,9 @@
 //! that it is not known.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -49,14 +49,23 @@ pub(crate) fn allow_descriptors(connections: usize) -> bool {
 
 /// A process and everything that it started, directly or not.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(&one) = family.get(next) {
-        family.extend(parents.iter().filter(|(_, parent)| *parent == one).map(|(pid, _)| *pid));
+        family.extend(children(one));
         next += 1;
     }
     family
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")));
+    match lists.collect::<io::Result<Vec<String>>>() {
+        Ok(lists) => lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect(),
+        // Not every kernel lists them; or a thread has just ended. Then everyone is asked for its parent.
+        Err(_) => processes().filter(|one| parent(*one) == Some(pid)).collect(),
+    }
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -88,6 +97,13 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
     stats.filter_map(|stat| fields_of_stat(&stat)).all(|fields| matches!(fields[0].as_str(), "T" | "t" | "Z" | "X"))
+}
+
+/// Whether one of these processes has a thread that runs, or would if it were its turn.
+pub(crate) fn wants_the_processor(pids: &[u32]) -> bool {
+    let tasks = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| fields_of_stat(&stat)).any(|fields| fields[0] == "R")
 }
 
 /// Those of these processes that listen on the address: a shell around the server does not.
@@ -128,11 +144,13 @@ fn entries(folder: &str) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// The number above the highest descriptor of a process: no limit may be lower without closing something.
-pub(crate) fn descriptors_end(pid: u32) -> u64 {
+/// The limit of descriptors that leaves a process `room` more. A new one gets the lowest free number, and only
+/// numbers below the limit can be had.
+pub(crate) fn limit_that_leaves(pid: u32, room: usize) -> u64 {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-    numbers.max().map_or(0, |highest| highest + 1)
+    let taken: HashSet<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let free = (0..).filter(|number| !taken.contains(number));
+    free.take(room).last().map_or(0, |number: u64| number + 1)
 }
 
 /// The processor time that these processes have used.

@@ -4,10 +4,13 @@
 //! It shares no code with the server kit: a bug in both would be seen by neither.
 
 mod diagnose;
+mod ear;
+mod exchange;
 mod judge;
 mod kernel;
 mod manner;
 mod matcher;
+#[cfg_attr(not(target_os = "linux"), path = "peer_unknown.rs")]
 mod peer;
 mod probe;
 mod random;
@@ -15,6 +18,7 @@ mod report;
 mod show;
 mod spawned;
 mod stages;
+mod story;
 mod target;
 mod trouble;
 
@@ -44,7 +48,7 @@ struct Options {
     spawn: Option<String>,
 
     /// With --spawn: the port that the command listens on, if it does not print it
-    #[arg(long, value_name = "N", requires = "spawn", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
 
     /// Only the stages up to this chapter, such as ch07 or ch07_pool
@@ -117,10 +121,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&one_line(&error.to_string())),
     };
     // Ctrl-C on check must not leave a server behind. Without a handler it would; so a failure is no detail.
-    if let Err(error) = ctrlc::set_handler(|| {
-        spawned::end_descendants();
-        std::process::exit(130);
-    }) {
+    if let Err(error) = ctrlc::set_handler(|| spawned::end_for_good()) {
         return refuse(&format!("cannot wait for signals: {error}"));
     }
     match run(&options) {
@@ -182,6 +183,9 @@ fn new_seed() -> u64 {
 impl Options {
     fn target(&self) -> Result<Target, String> {
         if let Some(address) = &self.addr {
+            if self.port.is_some() {
+                return Err("--port is for a server that check starts, with --spawn".to_owned());
+            }
             return Ok(Target::Running(address.clone()));
         }
         let Some(command) = &self.spawn else {

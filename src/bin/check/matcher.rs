@@ -61,14 +61,13 @@ impl Matcher {
         let [Reading { matched, inside: None }] = self.readings[..] else { return 0 };
         let rest = &self.sent[matched..];
         let most = bytes.len().min(rest.len());
-        // Comparing blocks is what the machine does best, and the beginning of a prefix is rare.
-        let same = if bytes[..most] == rest[..most] {
-            most
-        } else {
-            bytes.iter().zip(rest).take_while(|(one, other)| one == other).count()
-        };
-        let beginnings = self.added.iter().filter_map(|added| memchr::memchr(added[0], &bytes[..same]));
-        beginnings.min().unwrap_or(same)
+        let beginnings = self.added.iter().filter_map(|added| memchr::memchr(added[0], &bytes[..most]));
+        let most = beginnings.min().unwrap_or(most);
+        // Comparing blocks is what the machine does best.
+        if bytes[..most] == rest[..most] {
+            return most;
+        }
+        bytes.iter().zip(rest).take_while(|(one, other)| one == other).count()
     }
 
     /// `false` leaves the readings as they were before this byte.

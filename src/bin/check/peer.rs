@@ -29,13 +29,22 @@ impl Peer {
 
     /// How many bytes it has received and not read. `None` when the kernel does not know that socket.
     pub(crate) fn unread(&self) -> Option<u64> {
+        self.ask().map(|(unread, _)| unread)
+    }
+
+    /// Whether the server has accepted the connection: until then it is the kernel's alone.
+    pub(crate) fn is_accepted(&self) -> Option<bool> {
+        self.ask().map(|(_, inode)| inode != 0)
+    }
+
+    fn ask(&self) -> Option<(u64, u32)> {
         send(&self.kernel, &self.question, SendFlags::empty()).ok()?;
         let mut watched = [PollFd::new(&self.kernel, PollFlags::IN)];
         let patience = Timespec { tv_sec: 0, tv_nsec: PATIENCE.as_nanos() as i64 };
         poll(&mut watched, Some(&patience)).ok().filter(|ready| *ready > 0)?;
         let mut answer = [0_u8; 512];
         let (count, _) = recv(&self.kernel, &mut answer[..], RecvFlags::empty()).ok()?;
-        unread_in(&answer[..count])
+        fields_of(&answer[..count])
     }
 }
 
@@ -69,11 +78,11 @@ fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     question
 }
 
-/// The `idiag_rqueue` of an `inet_diag_msg`.
-fn unread_in(answer: &[u8]) -> Option<u64> {
+/// The `idiag_rqueue` and the `idiag_inode` of an `inet_diag_msg`.
+fn fields_of(answer: &[u8]) -> Option<(u64, u32)> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    let unread = u32::from_ne_bytes(answer.get(72..76)?.try_into().ok()?);
-    (kind == BY_FAMILY).then_some(u64::from(unread))
+    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    if kind == BY_FAMILY { Some((u64::from(number(72)?), number(84)?)) } else { None }
 }
 
 #[cfg(test)]
@@ -89,8 +98,10 @@ mod tests {
             let listener = TcpListener::bind(listens_on).unwrap();
             let port = listener.local_addr().unwrap().port();
             let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let (mut server, _) = listener.accept().unwrap();
             let peer = Peer::of(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
+            assert_eq!(peer.is_accepted(), Some(false), "{listens_on}");
+            let (mut server, _) = listener.accept().unwrap();
+            assert_eq!(peer.is_accepted(), Some(true), "{listens_on}");
             assert_eq!(peer.unread(), Some(0), "{listens_on}");
             client.write_all(b"seven b").unwrap();
             server.peek(&mut [0]).unwrap();

@@ -1,6 +1,5 @@
 //! A client that tells what it does, step by step, and waits for nothing without a bound.
 
-use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::thread;
@@ -8,72 +7,22 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::diagnose;
 use crate::manner::{Manner, find};
 use crate::matcher::Matcher;
-use crate::show::{self, Difference, brief, difference, group};
+use crate::show::{brief, difference, group};
+use crate::story::{Story, reason, seconds};
 use crate::target::{Address, Stream};
 use crate::trouble::{Symptom, Trouble};
 
-/// How long a polite end may take, for all clients of a stage together.
-const GOODBYES: Duration = Duration::from_secs(1);
-
-/// How long a piece may take to be read, before the next is sent all the same.
-const UNTIL_READ: Duration = Duration::from_secs(2);
+/// How many reads a polite end may take: whoever sends without end is left.
+const MOST_READ_AT_THE_END: usize = 64;
 
 /// The pause between two pieces, where it cannot be seen whether the first was read.
 const BETWEEN_PIECES: Duration = Duration::from_millis(100);
 
-/// What happened in a stage, as numbered steps, and how long it may still take.
-#[derive(Debug)]
-pub(crate) struct Story {
-    steps: RefCell<Vec<String>>,
-    until: Instant,
-    patience: Duration,
-    until_read: Duration,
-    goodbyes: RefCell<Duration>,
-}
-
-impl Story {
-    /// `deadline`: the server's, if it is known; a wait of ours must not look like a silent client.
-    pub(crate) fn new(patience: Duration, bound: Duration, deadline: Option<Duration>) -> Rc<Story> {
-        Rc::new(Story {
-            steps: RefCell::default(),
-            until: Instant::now() + bound,
-            patience,
-            until_read: deadline.map_or(UNTIL_READ, |deadline| UNTIL_READ.min(deadline / 3)),
-            goodbyes: RefCell::new(GOODBYES),
-        })
-    }
-
-    pub(crate) fn step(&self, what: impl Into<String>) {
-        self.steps.borrow_mut().push(what.into());
-    }
-
-    /// Takes back what was told of an attempt that is no part of the story.
-    pub(crate) fn forget_after(&self, count: usize) {
-        self.steps.borrow_mut().truncate(count);
-    }
-
-    pub(crate) fn steps(&self) -> Vec<String> {
-        self.steps.borrow().clone()
-    }
-
-    /// How long the server may be silent when it is its turn.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    /// What is left of a wait: never more than the stage has.
-    fn left(&self, since: Instant, wish: Duration) -> Duration {
-        let wish = wish.saturating_sub(since.elapsed());
-        wish.min(self.until.saturating_duration_since(Instant::now()))
-    }
-}
-
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
-enum Came {
+pub(crate) enum Came {
     Bytes(usize),
     End,
     Reset,
@@ -90,31 +39,16 @@ pub(crate) enum Ending {
     Open,
 }
 
-/// How fast a client reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    Fast,
-    /// Not at all at first; then in small bites.
-    Slow,
-}
-
-/// Whether an answer must be text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Text,
-    Bytes,
-}
-
 /// A connected client.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Option<Stream>,
     /// Empty in a stage with one client; `None` for one of a crowd, of which the stage itself tells.
-    name: Option<String>,
-    story: Rc<Story>,
-    manner: Rc<Manner>,
+    pub(crate) name: Option<String>,
+    pub(crate) story: Rc<Story>,
+    pub(crate) manner: Rc<Manner>,
     /// Nothing more will come, or ours has been ended already.
-    over: bool,
+    pub(crate) over: bool,
 }
 
 impl Client {
@@ -149,17 +83,17 @@ impl Client {
         }
     }
 
-    fn step(&self, what: impl AsRef<str>) {
+    pub(crate) fn step(&self, what: impl AsRef<str>) {
         if let Some(name) = &self.name {
             self.story.step(told_by(name, what.as_ref()));
         }
     }
 
-    fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Stream {
         self.stream.as_ref().expect("a client keeps its stream until it is dropped")
     }
 
-    fn wait(&self, flags: PollFlags, wait: Duration) -> PollFlags {
+    pub(crate) fn wait(&self, flags: PollFlags, wait: Duration) -> PollFlags {
         let mut watched = [PollFd::new(self.stream(), flags)];
         let millis = wait.as_nanos().div_ceil(1_000_000).min(60_000) as i64;
         let wait = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
@@ -167,7 +101,7 @@ impl Client {
         watched[0].revents()
     }
 
-    fn read(&self, bytes: &mut [u8], wait: Duration) -> Came {
+    pub(crate) fn read(&self, bytes: &mut [u8], wait: Duration) -> Came {
         if self.wait(PollFlags::IN, wait).is_empty() {
             return Came::Nothing;
         }
@@ -217,6 +151,15 @@ impl Client {
         Ok(sent)
     }
 
+    /// Waits until the server has accepted the connection; where that cannot be seen, not at all.
+    pub(crate) fn let_it_accept(&mut self) {
+        let began = Instant::now();
+        let Some(peer) = self.stream().peer() else { return };
+        while peer.is_accepted() == Some(false) && !self.story.left(began, self.story.patience()).is_zero() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until the server has read what was sent, so that what comes next is a piece of its own.
     pub(crate) fn let_it_read(&mut self) {
         // What is sent on this machine arrives at once, but not in the very moment: looked at twice.
@@ -262,166 +205,6 @@ impl Client {
             self.send_for(piece, self.story.patience())?;
         }
         Ok(())
-    }
-
-    /// Sends a line and reads its answer.
-    pub(crate) fn say(&mut self, line: &[u8]) -> Result<(), Trouble> {
-        self.exchange(line, Kind::Text, Pace::Fast).map(drop)
-    }
-
-    /// The same, told only by the caller.
-    pub(crate) fn say_quietly(&mut self, line: &[u8]) -> Result<(), Trouble> {
-        let told = self.story.steps().len();
-        let result = self.say(line);
-        self.story.forget_after(told);
-        result
-    }
-
-    /// Reads until everything in `sent` has come back.
-    pub(crate) fn expect(&mut self, sent: &[u8], kind: Kind) -> Result<(), Trouble> {
-        self.pump(&[], sent, kind, Pace::Fast).map(drop)
-    }
-
-    /// Sends and reads at the same time, until everything has come back. How often the server would not take
-    /// more.
-    pub(crate) fn exchange(&mut self, payload: &[u8], kind: Kind, pace: Pace) -> Result<usize, Trouble> {
-        self.step(format!("sent {}", brief(payload)));
-        self.pump(payload, payload, kind, pace)
-    }
-
-    fn pump(&mut self, to_send: &[u8], wanted: &[u8], kind: Kind, pace: Pace) -> Result<usize, Trouble> {
-        let mut matcher = Matcher::new(wanted, &self.manner);
-        let mut buffer = vec![0; if pace == Pace::Slow { 16 * 1024 } else { 64 * 1024 }];
-        let mut sent = 0;
-        let mut blocked = 0;
-        let mut since = Instant::now();
-        // A slow reader does not read before it has sent what it can.
-        let mut reads = pace == Pace::Fast;
-        loop {
-            let left = self.story.left(since, self.story.patience());
-            if left.is_zero() {
-                return Err(self.gave_up(&matcher, sent < to_send.len()));
-            }
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::OUT, sent < to_send.len());
-            flags.set(PollFlags::IN, reads);
-            let ready = self.wait(flags, if reads { left } else { left.min(Duration::from_millis(100)) });
-            let broken = ready.intersects(PollFlags::ERR | PollFlags::HUP);
-            if ready.contains(PollFlags::OUT) && sent < to_send.len() {
-                match self.stream().write_now(&to_send[sent..]) {
-                    Ok(count) => {
-                        sent += count;
-                        since = Instant::now();
-                    }
-                    Err(error) if is_for_later(&error) => {}
-                    // What was still on its way to us comes first; the end of it is met by the next read.
-                    Err(_) => sent = to_send.len(),
-                }
-            } else if sent < to_send.len() {
-                blocked += 1;
-            }
-            if !reads && (ready.is_empty() || sent == to_send.len()) {
-                self.step("paused, then read slowly");
-                reads = true;
-                since = Instant::now();
-                continue;
-            }
-            if !(ready.contains(PollFlags::IN) || broken) || !reads {
-                continue;
-            }
-            match self.read(&mut buffer, Duration::ZERO) {
-                Came::Nothing => {}
-                Came::Bytes(count) => {
-                    since = Instant::now();
-                    if !matcher.take(&buffer[..count]) {
-                        return Err(self.gone_wrong(&matcher, wanted, &mut buffer, count));
-                    }
-                    if matcher.is_complete() && sent == to_send.len() {
-                        return self.check_text(matcher.received(), kind).map(|()| blocked);
-                    }
-                    if matcher.received().len() > matcher.most() {
-                        return Err(self.flood(matcher.received()));
-                    }
-                    if pace == Pace::Slow {
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                }
-                Came::End => {
-                    self.over = true;
-                    return Err(self.missing(&matcher, Symptom::Ended, "then the server ended the connection"));
-                }
-                Came::Reset => {
-                    self.over = true;
-                    return Err(self.missing(&matcher, Symptom::Reset, "then the connection was reset"));
-                }
-            }
-        }
-    }
-
-    fn check_text(&self, received: &[u8], kind: Kind) -> Result<(), Trouble> {
-        match std::str::from_utf8(received) {
-            Err(error) if kind == Kind::Text => {
-                self.step("read the whole answer: the bytes are right, but the prefix tears a character apart");
-                let at = error.valid_up_to();
-                let torn = difference(&received[..at], b"", &received[at..], "");
-                let whole = Difference { expected: "text".to_owned(), ..torn };
-                Err(Trouble::torn(whole))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn gave_up(&self, matcher: &Matcher, was_sending: bool) -> Trouble {
-        let waited = seconds(self.story.patience());
-        if was_sending {
-            self.step(format!("could not send the rest: nothing moved in either direction for {waited}"));
-        }
-        let symptom = if matcher.received().is_empty() { Symptom::Silent } else { Symptom::Partial };
-        self.missing(matcher, symptom, &format!("then nothing for {waited}"))
-    }
-
-    fn missing(&self, matcher: &Matcher, symptom: Symptom, instead: &str) -> Trouble {
-        let received = matcher.received();
-        if received.is_empty() {
-            self.step("waited for the answer: nothing came");
-        } else {
-            let (came, all) = (group(matcher.matched()), group(matcher.sent_len()));
-            self.step(format!("read the answer: {came} of its {all} bytes came"));
-        }
-        let instead = if received.is_empty() { instead.trim_start_matches("then ") } else { instead };
-        Trouble::differs(symptom, difference(received, &matcher.expected_next(), b"", instead))
-    }
-
-    fn gone_wrong(&self, matcher: &Matcher, wanted: &[u8], buffer: &mut [u8], count: usize) -> Trouble {
-        // The bytes of this read that were not right, and a little of what follows them, for the comparison.
-        let mut wrong = matcher.wrong_tail(&buffer[..count]);
-        let began = Instant::now();
-        while wrong.len() < 4096 {
-            let wait = Duration::from_millis(100).saturating_sub(began.elapsed());
-            match self.read(buffer, wait) {
-                Came::Bytes(more) => wrong.extend_from_slice(&buffer[..more]),
-                _ => break,
-            }
-        }
-        let received = matcher.received();
-        let more = matcher.is_complete();
-        self.step(if more {
-            format!("read the whole answer, and then {} that should not be there", brief(&wrong))
-        } else if matcher.matched() == 0 {
-            "read the answer: it differs from its first byte on".to_owned()
-        } else {
-            format!("read the answer: it differs after {} right bytes", group(matcher.matched()))
-        });
-        let symptom = if more { Symptom::Extra } else { Symptom::Changed };
-        let all = [received, &wrong].concat();
-        Trouble::differs(symptom, difference(received, &matcher.expected_next(), &wrong, ""))
-            .seen(diagnose::what_differs(wanted, &all, &self.manner))
-    }
-
-    fn flood(&self, received: &[u8]) -> Trouble {
-        self.step(format!("read {} bytes, and they did not end", group(received.len())));
-        let head = &received[..received.len().min(64)];
-        Trouble::new(Symptom::Flood, "an answer as long as what was sent", brief(head))
     }
 
     /// Ends our half: the server reads an end, and can still answer.
@@ -532,7 +315,10 @@ impl Client {
         let mut since = Instant::now();
         let mut buffer = vec![0; 4096];
         loop {
-            let left = self.story.left(since, self.story.patience());
+            // Where something has come, the rest is not far.
+            let patience = self.story.patience();
+            let patience = if came.is_empty() { patience } else { patience.min(Duration::from_secs(1)) };
+            let left = self.story.left(since, patience);
             match self.read(&mut buffer, left) {
                 Came::Bytes(count) => {
                     since = Instant::now();
@@ -578,7 +364,7 @@ impl Drop for Client {
         let budget = *self.story.goodbyes.borrow();
         let _ = self.stream().shutdown();
         let mut buffer = vec![0; 64 * 1024];
-        loop {
+        for _ in 0..MOST_READ_AT_THE_END {
             let left = budget.min(Duration::from_millis(300)).saturating_sub(began.elapsed());
             if left.is_zero() || !matches!(self.read(&mut buffer, left), Came::Bytes(_)) {
                 break;
@@ -593,39 +379,17 @@ fn told_by(name: &str, what: &str) -> String {
 }
 
 impl Stream {
-    fn read_now(&self, bytes: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_now(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut source = self;
         source.read(bytes)
     }
 
-    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sink = self;
         sink.write(bytes)
     }
 }
 
-fn is_for_later(error: &io::Error) -> bool {
+pub(crate) fn is_for_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// An error as a person says it, without its number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused: nobody listens there".to_owned(),
-        io::ErrorKind::ConnectionReset => "a reset".to_owned(),
-        io::ErrorKind::TimedOut => "no answer to the attempt to connect".to_owned(),
-        io::ErrorKind::BrokenPipe => "the server had closed the connection".to_owned(),
-        io::ErrorKind::NotFound => "no such file, or no such name".to_owned(),
-        _ => show::escape(error.to_string().as_bytes()),
-    }
-}
-
-/// `2 s`, `2.5 s`, `300 ms`.
-pub(crate) fn seconds(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match millis {
-        0..1000 => format!("{millis} ms"),
-        _ if millis.is_multiple_of(1000) => format!("{} s", millis / 1000),
-        _ => format!("{:.1} s", duration.as_secs_f64()),
-    }
 }

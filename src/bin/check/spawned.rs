@@ -1,82 +1,27 @@
 //! A server that `check` starts itself, may signal, and always ends.
 
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
+use crate::ear::Ear;
 use crate::kernel;
 use crate::show::escape;
 use crate::target::{Address, Written};
 
-/// How long a server may say nothing before it listens. One that is still being built says something.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long it may take to find out whether a port is taken.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long starting may take in all.
 const STARTING: Duration = Duration::from_secs(60);
 
 /// How long it may take to end after SIGTERM, before it is killed.
 const LEAVING: Duration = Duration::from_millis(500);
-
-/// How many of its last lines are kept for the report.
-const LAST_WORDS: usize = 6;
-
-/// A longer line is cut: what a server prints must not fill our memory.
-const LONGEST_LINE: u64 = 2000;
-
-/// What the server has printed.
-#[derive(Debug, Default)]
-struct Heard {
-    address: Option<String>,
-    last: VecDeque<String>,
-    at: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Ear {
-    heard: Mutex<Heard>,
-    news: Condvar,
-}
-
-impl Ear {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads to the end of the pipe, so that the server never waits for us.
-    fn listen(self: &Arc<Ear>, pipe: impl Read + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
-        let ear = Arc::clone(self);
-        thread::Builder::new().spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while pipe.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                ear.take(line.trim_ascii_end());
-                line.clear();
-            }
-        })
-    }
-
-    fn take(&self, line: &[u8]) {
-        let mut heard = self.heard();
-        heard.at = Some(Instant::now());
-        if let Some(rest) = std::str::from_utf8(line).ok().and_then(|line| line.split_once("listening on ")) {
-            let word = rest.1.split_whitespace().next().unwrap_or_default();
-            heard.address.get_or_insert_with(|| word.to_owned());
-        }
-        if !line.is_empty() {
-            if heard.last.len() == LAST_WORDS {
-                heard.last.pop_front();
-            }
-            heard.last.push_back(escape(line));
-        }
-        self.news.notify_all();
-    }
-}
 
 /// A running server of ours. Ended when dropped, with everything that it started.
 #[derive(Debug)]
@@ -93,14 +38,17 @@ impl Spawned {
     ///
     /// # Errors
     /// In one line, why it does not.
-    pub(crate) fn start(words: &[String], port: Option<u16>) -> Result<(Spawned, Address), String> {
-        let taken = port.map(local).filter(|address| address.find_listener(SILENCE).is_ok());
+    /// `silence`: how long it may say nothing before it listens. One that is still being built says something.
+    pub(crate) fn start(words: &[String], port: Option<u16>, silence: Duration) -> Result<(Spawned, Address), String> {
+        let taken = port.map(local).filter(|address| address.find_listener(LOOK).is_ok());
         if let Some(address) = taken {
             return Err(format!("something else already listens on {address}; stop it, or use another port"));
         }
         // Whoever loses its parent becomes our child, so that nothing we started escapes us.
+        #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let name = escape(words[0].as_bytes());
+        let permission = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             // Python keeps what it prints to a pipe to itself until there is much of it.
@@ -114,6 +62,7 @@ impl Spawned {
                 io::ErrorKind::NotFound => format!("cannot start {name:?}: there is no such command"),
                 _ => format!("cannot start {name:?}: {error}"),
             })?;
+        drop(permission);
         let ear = Arc::new(Ear::default());
         let group = Pid::from_child(&child);
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [
@@ -125,16 +74,16 @@ impl Spawned {
             let reader = server.ear.listen(pipe).map_err(|error| format!("cannot start a thread: {error}"))?;
             server.readers.push(reader);
         }
-        let address = server.wait_until_it_listens(port)?;
+        let address = server.wait_until_it_listens(port, silence)?;
         Ok((server, address))
     }
 
-    fn wait_until_it_listens(&mut self, port: Option<u16>) -> Result<Address, String> {
+    fn wait_until_it_listens(&mut self, port: Option<u16>, silence: Duration) -> Result<Address, String> {
         let began = Instant::now();
         loop {
             if let Some(port) = port {
                 // One that fails is on its way; a connection of ours that is closed at once is the price.
-                if let Ok(address) = local(port).find_listener(Duration::from_secs(1)) {
+                if let Ok(address) = local(port).find_listener(LOOK) {
                     return Ok(address);
                 }
             }
@@ -144,14 +93,14 @@ impl Spawned {
                     .parse()
                     .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
                 return written
-                    .believe(SILENCE)
+                    .believe(silence)
                     .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));
             }
             if let Some(how) = self.how_it_ended() {
                 return Err(format!("the server ended before it listened: {how}"));
             }
             let last = self.ear.heard().at.unwrap_or(began);
-            if last.elapsed() > SILENCE || began.elapsed() > STARTING {
+            if last.elapsed() > silence || began.elapsed() > STARTING {
                 return Err(self.never_listened(port, began.elapsed()));
             }
             // Woken by every line; and now and then, to look whether it has ended.
@@ -161,7 +110,7 @@ impl Spawned {
 
     fn never_listened(&self, port: Option<u16>, waited: Duration) -> String {
         let waited = waited.as_secs();
-        let words = self.last_words_of_ear();
+        let words = self.ear.last_words();
         let words = if words.is_empty() { "It printed nothing".to_owned() } else { format!("Its last words: {words}") };
         match port {
             Some(port) => format!("nothing listened on port {port} within {waited} s. {words}"),
@@ -185,7 +134,7 @@ impl Spawned {
         while !self.readers.iter().all(thread::JoinHandle::is_finished) && began.elapsed() < LEAVING {
             thread::sleep(Duration::from_millis(1));
         }
-        let words = self.last_words_of_ear();
+        let words = self.ear.last_words();
         Some(if words.is_empty() { format!("{how}, without a word") } else { format!("{how}; last words: {words}") })
     }
 
@@ -198,14 +147,6 @@ impl Spawned {
 
     pub(crate) fn has_ended(&mut self) -> bool {
         self.status().is_some()
-    }
-
-    /// The most telling lines that it printed last, in one line.
-    fn last_words_of_ear(&self) -> String {
-        let heard = self.ear.heard();
-        let lines: Vec<&str> =
-            heard.last.iter().map(String::as_str).filter(|line| !line.starts_with("listening on ")).collect();
-        lines.join(" | ")
     }
 
     /// Every process that belongs to it: a shell around it, the server, its children.
@@ -280,9 +221,19 @@ impl Drop for Spawned {
     }
 }
 
-/// Kills everything that this process has started and that still runs. Also called when `check` itself is
-/// interrupted.
-pub(crate) fn end_descendants() {
+/// Held while a server is started.
+static MAY_START: Mutex<()> = Mutex::new(());
+
+/// `check` itself is interrupted: nothing that was started is left, and nothing more is.
+pub(crate) fn end_for_good() -> ! {
+    // A stage that sees its server die would start another; now it waits, until all of it is over.
+    let _no_more = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
+    end_descendants();
+    std::process::exit(130)
+}
+
+/// Kills everything that this process has started and that still runs.
+fn end_descendants() {
     if !kernel::is_known() {
         return;
     }

@@ -78,8 +78,6 @@ pub(crate) enum Stop {
     Failed(Box<Trouble>),
     /// It cannot be judged, and why.
     Skipped(String),
-    /// This machine was too slow for a fair judgement: once more.
-    Busy,
 }
 
 impl From<Trouble> for Stop {

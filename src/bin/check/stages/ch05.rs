@@ -1,7 +1,7 @@
 //! Chapter 5: bytes, not messages.
 
 use super::{Chapter, Context, Need, Stage};
-use crate::probe::Kind;
+use crate::exchange::Kind;
 use crate::trouble::{Symptom, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(5);

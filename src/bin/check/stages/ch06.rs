@@ -1,10 +1,12 @@
 //! Chapter 6: many clients at once, and both directions at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Chapter, Context, Need, Stage};
-use crate::probe::{Client, Kind};
+use crate::exchange::Kind;
+use crate::probe::Client;
 use crate::show::group;
+use crate::story::seconds;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(6);
@@ -80,7 +82,16 @@ fn second_client(context: &mut Context<'_>) -> Verdict {
     let mut silent = context.client("B")?;
     context.step("client B: sends nothing for now");
     let line = context.korean();
-    context.client("C")?.say(&line)?;
+    let asked = Instant::now();
+    let mut second = context.client("C")?;
+    second.say(&line)?;
+    // A server that serves one after another goes on when a deadline has ended the silent ones.
+    if let Some(deadline) = context.deadline.filter(|deadline| asked.elapsed() > *deadline * 3 / 4) {
+        let received = format!("an answer after {}, when A had met its deadline", seconds(asked.elapsed()));
+        let expected = format!("an answer before the deadline of A, {}", seconds(deadline));
+        context.story.doubt();
+        return Err(Trouble::new(Symptom::Silent, expected, received).into());
+    }
     // The silent ones are not forgotten.
     let line = context.korean();
     spoke.say(&line)?;
@@ -95,9 +106,13 @@ fn at_once(context: &mut Context<'_>) -> Verdict {
     let mut left = if context.limit.is_some() { 3 } else { 1 };
     loop {
         left -= 1;
+        let told = context.story.steps().len();
         match crowd(context, count) {
             Err(trouble) if left == 0 => return Err(trouble.into()),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(_) => {
+                context.story.forget_after(told);
+                std::thread::sleep(Duration::from_millis(200));
+            }
             Ok(()) => break,
         }
     }

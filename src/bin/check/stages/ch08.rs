@@ -4,17 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::manner::find;
-use crate::probe::{Ending, seconds};
+use crate::probe::Ending;
 use crate::show::brief;
+use crate::story::seconds;
 use crate::trouble::{Stop, Symptom, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(8);
 
 /// A longer deadline would keep the reader waiting too long.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
-
-/// How late a server may be.
-const LATE: Duration = Duration::from_secs(3);
 
 pub(super) const STAGES: &[Stage] = &[
     Stage {
@@ -64,16 +62,17 @@ fn silent_let_go(context: &mut Context<'_>) -> Verdict {
         let gap = spoke.elapsed();
         spoke = Instant::now();
         let answered = active.say_quietly(line);
-        if gap + spoke.elapsed() > deadline * 3 / 4 {
-            return Err(Stop::Busy); // We were the one that was silent.
-        }
         if let Err(trouble) = answered {
             context.step(format!("client B: sent {}, {} after the line before", brief(line), seconds(gap)));
+            // Perhaps it was this machine that kept us silent.
+            if gap > deadline / 2 {
+                context.story.doubt();
+            }
             return Err(trouble.into());
         }
     }
     if let_go.is_none() {
-        let left = (deadline + LATE).saturating_sub(began.elapsed());
+        let left = (deadline + context.story.patience()).saturating_sub(began.elapsed());
         let (came, ending) = silent.listen(left, 4096);
         if ending == Ending::Open {
             let expected = format!("the end of A's connection after {}", seconds(deadline));
@@ -127,7 +126,7 @@ fn drip_let_go(context: &mut Context<'_>) -> Verdict {
         if !came.is_empty() && find(&came, &sent[..1]).is_some() {
             return Err(Stop::Skipped(WHY.to_owned()));
         }
-        if began.elapsed() > deadline + LATE {
+        if began.elapsed() > deadline + context.story.patience() {
             break;
         }
     }

@@ -1,8 +1,9 @@
 //! Chapter 10: every way in which a connection ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Chapter, Context, Need, Stage, failed};
+use crate::kernel;
 use crate::manner::find;
 use crate::probe::{Client, Ending};
 use crate::show::{brief, escape};
@@ -56,45 +57,56 @@ pub(super) const STAGES: &[Stage] = &[
     },
 ];
 
-fn bystander(context: &mut Context<'_>) -> Result<Client, Stop> {
+/// A client that is served, and how many descriptors the server has open then, if that can be seen.
+fn bystander(context: &mut Context<'_>) -> Result<(Client, Option<usize>), Stop> {
     if context.at_most(2) < 2 {
         return Err(Stop::Skipped("two clients at once are more than --limit allows".to_owned()));
     }
     let line = context.korean();
     let mut bystander = context.client("A")?;
     bystander.say(&line)?;
-    Ok(bystander)
+    Ok((bystander, open_descriptors(context)))
 }
 
 /// The bystander is still served, and so is whoever comes next.
-fn all_is_well(context: &mut Context<'_>, mut bystander: Client) -> Verdict {
+fn all_is_well(context: &mut Context<'_>, (mut bystander, before): (Client, Option<usize>)) -> Verdict {
     let lines = [context.korean(), context.korean(), context.korean()];
     bystander.say(&lines[0])?;
-    // A program that dies of it may have answered first: a moment later it would not.
-    std::thread::sleep(Duration::from_millis(50));
+    // A program that dies of it may have answered first: wait until it has met the reset, and a moment more.
+    let began = Instant::now();
+    let bound = context.within_the_deadline(Duration::from_millis(500));
+    while began.elapsed() < bound && before.is_some() && open_descriptors(context) > before {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(context.within_the_deadline(Duration::from_millis(50)));
     bystander.say(&lines[1])?;
     // Before the next one comes, so that this is no question of how many are served at once.
     drop(bystander);
     context.step("client A: ended");
-    context.client("C")?.say(&lines[2])?;
+    context.client("D")?.say(&lines[2])?;
     Ok(None)
+}
+
+fn open_descriptors(context: &Context<'_>) -> Option<usize> {
+    let server = context.server.as_ref().filter(|_| kernel::is_known())?;
+    Some(kernel::descriptors(&server.family()))
 }
 
 fn reset_idle(context: &mut Context<'_>) -> Verdict {
     let bystander = bystander(context)?;
     let victim = context.client("B")?;
     victim.reset();
-    let victim = context.client("B")?;
-    // Not only in the queue: the server knows this one.
-    let mut victim = victim;
-    victim.let_it_read();
+    // That one may not even have been accepted; this one is known to the server.
+    let line = context.korean();
+    let mut victim = context.client("C")?;
+    let _ = victim.say_for(&line, context.within_the_deadline(Duration::from_millis(300)));
     victim.reset();
     all_is_well(context, bystander)
 }
 
 fn reset_sending(context: &mut Context<'_>) -> Verdict {
     let bystander = bystander(context)?;
-    let line = context.korean();
+    let line = context.plain();
     let mut victim = context.client("B")?;
     victim.send(&line[..line.len() / 2])?;
     victim.let_it_read();
@@ -106,10 +118,11 @@ fn reset_receiving(context: &mut Context<'_>) -> Verdict {
     let bystander = bystander(context)?;
     let lines: Vec<u8> = (0..20_000).flat_map(|_| context.plain()).collect();
     // The second time the server has read our end before it meets the reset: then its next write is a broken pipe.
-    for ends_first in [false, true] {
-        let mut victim = context.connect(Some("B"), Some(4096))?;
-        context.step(format!("client B: sends {}, and reads nothing", brief(&lines)));
-        victim.send_for(&lines, Duration::from_millis(150))?;
+    for (name, ends_first) in [("B", false), ("C", true)] {
+        let mut victim = context.connect(Some(name), Some(4096))?;
+        context.step(format!("client {name}: sends {}, and reads nothing", brief(&lines)));
+        // How much of it is taken does not matter, as long as answers are on their way.
+        let _ = victim.send_for(&lines, context.within_the_deadline(Duration::from_millis(150)));
         if ends_first {
             victim.end();
         }
@@ -170,6 +183,6 @@ fn one_too_many(context: &mut Context<'_>, line: &[u8], quiet: bool) -> Result<(
         server.go_on();
     }
     let mut client = attempt?;
-    let outcome = client.listen(Duration::from_millis(300), 64 * 1024);
+    let outcome = client.listen(context.within_the_deadline(Duration::from_millis(300)), 64 * 1024);
     Ok(outcome)
 }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{Chapter, Context, Need, Stage, failed};
+use crate::exchange::Kind;
 use crate::kernel;
 use crate::manner::find;
-use crate::probe::{Ending, Kind, seconds};
+use crate::probe::Ending;
 use crate::show::brief;
+use crate::story::{long, seconds};
 use crate::target::Address;
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
@@ -23,6 +25,9 @@ const ROUND: usize = 20;
 
 /// What may be left of a round, for reasons of its own.
 const A_FEW: usize = 2;
+
+const WAITS: &str = "The server waits for a client that says nothing, and such a client keeps it from ending for ever. At the \
+                     signal, end the connections on which no message is on its way; give the others a deadline.";
 
 pub(super) const STAGES: &[Stage] = &[
     Stage {
@@ -39,12 +44,15 @@ pub(super) const STAGES: &[Stage] = &[
         chapter: CHAPTER,
         requirement: "Ctrl-C (SIGINT): no new clients, the message in flight is answered, and it ends.",
         needs: &[Need::Answers, Need::Spawn],
-        hints: &[(
-            &[Symptom::Ended, Symptom::Reset, Symptom::Silent, Symptom::Partial],
-            "The message that was on its way when the signal came was lost. A signal ends a program at once, unless the \
+        hints: &[
+            (&[Symptom::NotEnded], WAITS),
+            (
+                &[Symptom::Ended, Symptom::Reset, Symptom::Silent, Symptom::Partial],
+                "The message that was on its way when the signal came was lost. A signal ends a program at once, unless the \
              program says what it should do: let the handler only set a flag and wake the server, finish what was begun, and \
              then end.",
-        )],
+            ),
+        ],
         uses_up_the_server: true,
         run: interrupt,
     },
@@ -113,8 +121,8 @@ fn round(context: &mut Context<'_>) -> Result<(), Trouble> {
 }
 
 fn interrupt(context: &mut Context<'_>) -> Verdict {
-    // Nobody knows the server's own deadline for stopping: 10 s, unless another patience is asked for.
-    let stopping = context.story.patience() * 3 + Duration::from_secs(1);
+    // Nobody knows the server's own deadline for stopping.
+    let stopping = long(context.story.patience());
     let pieces = context.answers_pieces()?;
     let places = context.at_most(2);
     let mut idle = if places > 1 { Some(context.client("A")?) } else { None };
@@ -123,7 +131,7 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
         idle.say(&line)?;
         context.step("client A: is silent from now on");
     }
-    let line = context.korean();
+    let line = context.plain();
     let mut client = context.client("B")?;
     let greeting = context.plain();
     client.say(&greeting)?;
@@ -149,18 +157,30 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     let signalled = Instant::now();
     // The half line must be completed before its deadline, and should be completed after the server has noticed.
     let moment = context.deadline.map_or(Duration::from_millis(500), |deadline| deadline / 3);
-    let mut turned_away = are_turned_away(context, signalled, moment);
+    let mut newcomers = new_clients(context, signalled, moment / 2, moment / 2);
     if !rest.is_empty() {
+        // A moment for a server that ends what it should not.
+        let (_, ending) = client.listen(moment.saturating_sub(signalled.elapsed()), 0);
+        if ending != Ending::Open {
+            context.step("client B: its connection was ended, in the middle of its line");
+            if context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) {
+                context.story.doubt();
+            }
+            let trouble = Trouble::new(Symptom::Ended, "time to complete the line", "the end of the connection");
+            return Err(trouble.into());
+        }
         client.send_for(rest, Duration::from_secs(1)).ok();
         context.step(format!("client B: sent the rest of its line, {}", brief(rest)));
     }
     let answered = client.expect(&line, Kind::Text);
-    if answered.is_err() && context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) && !pieces {
-        return Err(Stop::Busy); // Perhaps it was not the signal, but the deadline, that ended it.
+    if answered.is_err() && !pieces && context.deadline.is_some_and(|deadline| began.elapsed() > deadline / 2) {
+        context.story.doubt(); // Perhaps it was not the signal, but the deadline, that ended it.
     }
     answered?;
-    turned_away = turned_away || are_turned_away(context, signalled, NEW_CLIENTS);
-    if !turned_away {
+    if newcomers != NewClients::TurnedAway {
+        newcomers = new_clients(context, signalled, NEW_CLIENTS, Duration::from_secs(1));
+    }
+    if newcomers == NewClients::Answered {
         context.step(format!(
             "a new client connected and was answered, {} after the signal",
             seconds(signalled.elapsed())
@@ -195,31 +215,43 @@ fn interrupt(context: &mut Context<'_>) -> Verdict {
     Ok(Some(format!("ended {} after the signal", seconds(took))))
 }
 
-/// Whether new clients are turned away, or at least not answered, from some moment within `patience` on.
-fn are_turned_away(context: &mut Context<'_>, since: Instant, patience: Duration) -> bool {
+/// How it goes with new clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NewClients {
+    /// They cannot connect, or are sent away.
+    TurnedAway,
+    /// They wait, in the kernel's queue.
+    NotAnswered,
+    Answered,
+}
+
+/// Tries until they are turned away, or `patience` is over since the signal; waits so long for each answer.
+fn new_clients(context: &mut Context<'_>, signalled: Instant, patience: Duration, each: Duration) -> NewClients {
     loop {
         let line = context.plain();
         let told = context.story.steps().len();
         let Ok(mut client) = context.one_of_many() else {
             context.story.forget_after(told);
             context.step("a new client could not connect");
-            return true;
+            return NewClients::TurnedAway;
         };
         let _ = client.send_for(&line, Duration::from_millis(100));
-        let (came, _) = client.listen_until(&line, patience.min(Duration::from_millis(200)));
-        if find(&came, &line).is_none() {
-            context.step("a new client was not answered");
-            return true;
+        let (came, ending) = client.listen_until(&line, each);
+        let found = match find(&came, &line) {
+            Some(_) => NewClients::Answered,
+            None if ending != Ending::Open => NewClients::TurnedAway,
+            None => NewClients::NotAnswered,
+        };
+        if found == NewClients::TurnedAway {
+            context.step("a new client was sent away");
         }
-        if since.elapsed() > patience {
-            return false;
+        if found == NewClients::TurnedAway || signalled.elapsed() > patience {
+            return found;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 fn stays(expected: &str, stopping: Duration) -> Stop {
-    let cause = "The server waits for a client that says nothing, and such a client keeps it from ending for ever. At the signal, end \
-                 the connections on which no message is on its way; give the others a deadline.";
-    failed(&format!("{expected} within {}", seconds(stopping)), "nothing: it goes on", cause)
+    failed(&format!("{expected} within {}", seconds(stopping)), "nothing: it goes on", WAITS)
 }

@@ -1,0 +1,134 @@
+//! Every chapter's program keeps the same promises: its scene tells the same story each time, it refuses
+//! words that it does not know, and where it has a server, that says where it can be found.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use rustix::process::Signal;
+use support::{PREFIX, Server, run};
+
+/// The chapters' programs that are there, in their order.
+fn programs() -> Vec<String> {
+    let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin")).unwrap();
+    let names = sources.map(|source| source.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
+    let mut programs: Vec<String> = names.filter(|name| name.starts_with("ch0") || name.starts_with("ch1")).collect();
+    programs.sort();
+    assert!(programs.len() >= 7, "where are the chapters? {programs:?}");
+    programs
+}
+
+fn command(program: &str, words: &[&str]) -> Command {
+    let folder: PathBuf = Path::new(env!("CARGO_BIN_EXE_socket-steps")).parent().unwrap().to_owned();
+    let mut command = Command::new(folder.join(program));
+    command.args(words).env_remove("RUST_LOG").env_remove("NARRATE_WIDTH");
+    command
+}
+
+/// Looks at all programs at the same time.
+fn for_each(programs: &[String], look: impl Fn(&str) + Sync) {
+    thread::scope(|scope| {
+        for program in programs {
+            scope.spawn(|| look(program));
+        }
+    });
+}
+
+/// The usage line, which must be all that is said about words like these.
+fn usage(program: &str, words: &[&str]) -> String {
+    let (status, output, errors) = run(&mut command(program, words), b"");
+    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{program} {words:?}: {errors}");
+    assert_eq!(errors.lines().count(), 1, "{program} {words:?}: {errors}");
+    assert!(errors.starts_with(&format!("usage: {program} ")), "{program} {words:?}: {errors}");
+    errors
+}
+
+/// The programs that can play this side alone: their usage line says so.
+fn with_a_side(side: &str) -> Vec<String> {
+    let has = |program: &String| usage(program, &["?"]).contains(&format!("{side} [ADDR]"));
+    let with: Vec<String> = programs().into_iter().filter(has).collect();
+    assert!(with.len() >= 4, "only these have a {side}: {with:?}");
+    with
+}
+
+/// Every number becomes the same one, and takes the same room in its line.
+fn without_numbers(text: &str) -> String {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = text.replace(|c: char| c.is_ascii_digit(), "0");
+    let mut lines = shown.lines().map(words).collect::<Vec<_>>().join("\n");
+    while lines.contains("00") {
+        lines = lines.replace("00", "0");
+    }
+    lines
+}
+
+#[test]
+fn three_runs_of_a_scene_tell_the_same_but_for_the_numbers() {
+    for_each(&programs(), |program| {
+        let told: Vec<String> = (0..3)
+            .map(|_| {
+                let (status, output, errors) = run(&mut command(program, &[]), b"");
+                assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{program}: {output}");
+                assert!(output.lines().count() > 5, "{program} tells nothing: {output}");
+                without_numbers(&output)
+            })
+            .collect();
+        assert_eq!(told[0], told[1], "{program}, first and second");
+        assert_eq!(told[0], told[2], "{program}, first and third");
+    });
+}
+
+#[test]
+fn words_that_a_program_does_not_know_are_answered_with_one_line() {
+    for_each(&programs(), |program| {
+        for words in [&["sever"][..], &["--help"], &["server", "a", "b", "c", "d"], &["client", "a", "b"], &[""]] {
+            usage(program, words);
+        }
+    });
+}
+
+#[test]
+fn a_limit_that_is_none_is_answered_with_the_usage_line() {
+    let usage_of = |program: &String| usage(program, &["?"]);
+    let limited: Vec<String> = programs().into_iter().filter(|program| usage_of(program).contains("--limit")).collect();
+    assert!(!limited.is_empty(), "no program has a limit");
+    for_each(&limited, |program| {
+        for limit in ["0", "-1", "many", ""] {
+            usage(program, &["server", "--limit", limit]);
+        }
+        usage(program, &["server", "--limit"]);
+    });
+}
+
+#[test]
+fn a_server_says_first_where_it_can_be_connected_to_and_runs_until_ctrl_c() {
+    for_each(&with_a_side("server"), |program| {
+        let mut server = Server::from_command(&mut command(program, &["server", "127.0.0.1:0"]));
+        let address = server.socket_addr();
+        assert_ne!(address.port(), 0, "{program}");
+        drop(TcpStream::connect(address).unwrap());
+        // It outlives a client that leaves without a word.
+        let mut client = server.client();
+        client.send("안녕하세요\n").end();
+        assert!(client.rest_as_text().starts_with(PREFIX), "{program}");
+        server.signal(Signal::INT);
+        let status = server.wait_for_status();
+        assert!(status.code() == Some(0) || status.signal() == Some(2), "{program}: {status}");
+    });
+}
+
+#[test]
+fn a_programs_client_is_answered_by_its_server() {
+    for_each(&with_a_side("client"), |program| {
+        let server = Server::from_command(&mut command(program, &["server", "127.0.0.1:0"]));
+        let (status, output, errors) = run(&mut command(program, &["client", server.address()]), "안녕\n".as_bytes());
+        assert!(status.success(), "{program}: {status} {errors}");
+        assert!(output.contains(PREFIX), "{program}: {output}");
+    });
+}

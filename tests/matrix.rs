@@ -1,0 +1,256 @@
+//! Each stage of `check` is passed by the chapter that introduces it and by every later one, and the last
+//! judged chapter before it fails it: so a chapter brings what its stages ask for, and a stage asks for
+//! something. The book prints the table; `UPDATE=1 cargo test --test matrix` writes it.
+//!
+//! A new chapter adds a row to `JUDGED`, or says in `NOT_JUDGED` why not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use serde_json::Value;
+use support::run;
+
+/// The chapters with a server that can be judged, in their order, and the options that their servers take.
+const JUDGED: &[(&str, &[&str])] =
+    &[("ch04_reply", &[]), ("ch05_stream", &[]), ("ch06_threads", &[]), ("ch07_pool", &["--limit", LIMIT])];
+
+/// The chapters without a stage of their own, and why, in words for the reader.
+const NOT_JUDGED: &[(&str, &str)] = &[
+    ("ch01_file", "both of its ends are in one program"),
+    ("ch02_address", "it is about addresses, and nothing is sent"),
+    ("ch03_steps", "its server says one sentence to everyone, and hangs up"),
+];
+
+/// The stages that the last judged chapter before their own passes, too, and why, in words for the reader.
+const PASSED_BEFORE: &[(&str, &str)] = &[
+    (
+        "cut-anywhere",
+        "a server that answers every piece, as chapter 4's does, sends every byte back in order, and `check` allows \
+         a prefix in front of each answer, wherever it begins",
+    ),
+    (
+        "late-answer",
+        "whoever answers what came, and closes only after that, passes it, as chapter 4's server does; it is there for \
+         servers that drop a client at once when it ends its half",
+    ),
+    ("writes-first", "it tells what a server does, and fails none"),
+];
+
+/// What `check` is told of every server: chapters that know no limit have to do without it.
+const LIMIT: &str = "8";
+
+/// How many servers are judged at the same time: nearly all of it is waiting.
+const AT_ONCE: usize = 12;
+
+/// What is expected to pass may take its time; what is expected to fail is a wait to the end of this.
+const PATIENT: &str = "20s";
+const IMPATIENT: &str = "1s";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+struct Stage {
+    name: String,
+    chapter: String,
+}
+
+/// The outcome of a stage with a chapter's program.
+type Table = BTreeMap<(String, &'static str), Outcome>;
+
+#[test]
+fn each_chapter_brings_its_stages_and_the_chapter_before_lacks_them() {
+    let stages = stages();
+    let table = judge(&stages);
+    let problems = problems(&stages, &table);
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+    compare_with_the_book(&in_markdown(&stages, &table));
+}
+
+#[test]
+fn no_chapter_is_forgotten() {
+    let listed: Vec<&str> =
+        NOT_JUDGED.iter().map(|(name, _)| *name).chain(JUDGED.iter().map(|(name, _)| *name)).collect();
+    for source in fs::read_dir(root().join("src/bin")).unwrap() {
+        let name = source.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        let is_chapter = name.starts_with("ch") && name.contains('_');
+        assert!(!is_chapter || listed.contains(&name.as_str()), "{name} is neither judged nor is it said why not");
+    }
+    for (name, _) in NOT_JUDGED {
+        assert!(!stages().iter().any(|stage| stage.chapter == *name), "{name} has a stage");
+    }
+}
+
+fn excused(stage: &str) -> bool {
+    PASSED_BEFORE.iter().any(|(name, _)| *name == stage)
+}
+
+fn check(options: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_check"));
+    let (status, output, errors) = run(command.args(options).arg("--json"), b"");
+    assert!(matches!(status.code(), Some(0 | 1)), "{options:?}: {status} {errors}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{options:?}: {error}: {output}"))
+}
+
+/// Every stage up to the last chapter that is judged, in the order of `check`.
+fn stages() -> Vec<Stage> {
+    let (last, _) = JUDGED[JUDGED.len() - 1];
+    let list = check(&["--list", "--until", last]);
+    let text = |stage: &Value, field: &str| stage[field].as_str().unwrap().to_owned();
+    let stages = list["stages"].as_array().unwrap().iter();
+    stages.map(|stage| Stage { name: text(stage, "name"), chapter: text(stage, "chapter") }).collect()
+}
+
+fn judge(stages: &[Stage]) -> Table {
+    // A program's own stages and the earlier ones pass, on one server, one after another; each later one may
+    // leave the server in a sorry state, so it has a server of its own. The ones that take long come first.
+    let mut errands = Vec::new();
+    for (program, options) in JUDGED {
+        let later = stages.iter().filter(|stage| stage.chapter.as_str() > *program);
+        errands
+            .extend(later.map(|stage| {
+                (*program, *options, vec![stage], if excused(&stage.name) { PATIENT } else { IMPATIENT })
+            }));
+    }
+    for (program, options) in JUDGED {
+        let own = stages.iter().filter(|stage| stage.chapter.as_str() <= *program);
+        errands.push((*program, *options, own.collect(), PATIENT));
+    }
+
+    let queue = Mutex::new(errands.into_iter());
+    let table = Mutex::new(Table::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((program, options, stages, patience)) = { queue.lock().unwrap().next() } {
+                    let outcomes = judge_some(program, options, &stages, patience);
+                    table
+                        .lock()
+                        .unwrap()
+                        .extend(outcomes.into_iter().map(|(name, outcome)| ((name, program), outcome)));
+                }
+            });
+        }
+    });
+    table.into_inner().unwrap()
+}
+
+fn judge_some(program: &str, options: &[&str], stages: &[&Stage], patience: &str) -> Vec<(String, Outcome)> {
+    let folder = Path::new(env!("CARGO_BIN_EXE_socket-steps")).parent().unwrap();
+    let path = folder.join(program).display().to_string();
+    let words = [path.as_str(), "server", "127.0.0.1:0"].into_iter().chain(options.iter().copied());
+    let spawn = shell_words::join(words);
+    let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--patience", patience];
+    asked.extend(stages.iter().flat_map(|stage| ["--stage", stage.name.as_str()]));
+    let report = check(&asked);
+    let outcome = |stage: &Value| match stage["outcome"].as_str() {
+        Some("passed") => Outcome::Passed,
+        Some("failed") => Outcome::Failed,
+        Some("skipped") => Outcome::Skipped,
+        _ => panic!("{stage:#}"),
+    };
+    let judged = report["stages"].as_array().unwrap().iter();
+    judged.map(|stage| (stage["name"].as_str().unwrap().to_owned(), outcome(stage))).collect()
+}
+
+/// Where the table is not as it should be.
+fn problems(stages: &[Stage], table: &Table) -> Vec<String> {
+    let mut problems = Vec::new();
+    for Stage { name, chapter } in stages {
+        let of = |program: &'static str| table[&(name.clone(), program)];
+        for (program, _) in JUDGED.iter().filter(|(program, _)| *program >= chapter.as_str()) {
+            if of(program) != Outcome::Passed {
+                problems.push(format!("{name}, of {chapter}: {program} should pass it: {:?}", of(program)));
+            }
+        }
+        let before = JUDGED.iter().rev().find(|(program, _)| *program < chapter.as_str());
+        let excused = excused(name);
+        match before.map(|(program, _)| (program, of(program))) {
+            Some((program, outcome)) if !excused && outcome != Outcome::Failed => {
+                problems.push(format!("{name}, of {chapter}: {program}, before it, should fail it: {outcome:?}"));
+            }
+            Some((program, Outcome::Failed)) if excused => {
+                problems.push(format!("{name}: {program} fails it; it needs no excuse"));
+            }
+            None if excused => problems.push(format!("{name}: no chapter is judged before it; it needs no excuse")),
+            _ => {}
+        }
+    }
+    for (name, _) in PASSED_BEFORE {
+        if !stages.iter().any(|stage| stage.name == *name) {
+            problems.push(format!("{name}: there is no such stage"));
+        }
+    }
+    problems
+}
+
+fn in_markdown(stages: &[Stage], table: &Table) -> String {
+    let mut text = String::from("| stage | brought by |");
+    for (program, _) in JUDGED {
+        text += &format!(" [{}]({}) |", number(program), page(program));
+    }
+    text += "\n|---|:-:|";
+    text += &":-:|".repeat(JUDGED.len());
+    for Stage { name, chapter } in stages {
+        text += &format!("\n| `{name}` | {} |", number(chapter));
+        for (program, _) in JUDGED {
+            text += match table[&(name.clone(), *program)] {
+                Outcome::Passed => " ✓ |",
+                Outcome::Failed => " ✗ |",
+                Outcome::Skipped => " – |",
+            };
+        }
+    }
+    text += "\n\nSome stages are passed earlier than the chapter that brings them:\n";
+    for (name, why) in PASSED_BEFORE {
+        text += &format!("\n- `{name}`: {why}.");
+    }
+    text += "\n\nNot judged:\n";
+    for (program, why) in NOT_JUDGED {
+        text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));
+    }
+    text
+}
+
+/// 4, of `ch04_reply`.
+fn number(program: &str) -> usize {
+    program[2..4].parse().unwrap()
+}
+
+/// `04-reply.md`, of `ch04_reply`.
+fn page(program: &str) -> String {
+    format!("{}.md", program[2..].replacen('_', "-", 1))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+const BEGIN: &str = "<!-- matrix -->\n";
+const END: &str = "\n<!-- end of matrix -->";
+
+fn compare_with_the_book(table: &str) {
+    let path = root().join("tutorial/en/README.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page says where the table begins");
+    let (printed, after) = rest.split_once(END).expect("the page says where the table ends");
+    if printed.trim() == table {
+        return;
+    }
+    assert!(
+        std::env::var_os("UPDATE").is_some(),
+        "the book prints:\n{printed}\nIt is:\n{table}\nTo mend it: UPDATE=1 cargo test --test matrix"
+    );
+    fs::write(&path, format!("{before}{BEGIN}\n{table}\n{END}{after}")).unwrap();
+    eprintln!("rewritten: {}", path.display());
+}
