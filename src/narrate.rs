@@ -54,7 +54,13 @@ pub fn scene(lanes: &[&str]) {
     stage().width = width.unwrap_or(WIDTH).max(MIN_LANE * lanes.len());
     let header = stage().header();
     let _ = io::stdout().write_all(header.as_bytes());
-    start_logging(Target::Stdout, |out, record| out.write_all(stage().tell(record).as_bytes()));
+    start_logging(Target::Stdout, |_, record| {
+        // Printed while the stage is still ours. A record may complete a row that another thread's has waited
+        // for, and that thread has gone on: its next row must not overtake this one.
+        let mut stage = stage();
+        let rows = stage.tell(record);
+        io::stdout().write_all(rows.as_bytes())
+    });
 }
 
 /// Narrates one side that runs by itself, on standard error: standard output belongs to the program.

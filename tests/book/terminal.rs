@@ -64,7 +64,10 @@ impl Program {
         thread::spawn(move || {
             let mut piece = [0; 4096];
             loop {
-                let count = from_program.read(&mut piece).unwrap_or(0);
+                let count = match from_program.read(&mut piece) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    result => result.unwrap_or(0),
+                };
                 let mut state = ours.lock();
                 state.bytes.extend_from_slice(&piece[..count]);
                 state.last_change = Some(Instant::now());
