@@ -28,7 +28,7 @@ pub(crate) fn what_differs(sent: &[u8], received: &[u8], manner: &Manner) -> Opt
         return said("The newline has become \\r\\n. Send the bytes as they came.");
     }
     if let Some(zero) = sent.iter().position(|&byte| byte == 0)
-        && body.starts_with(&sent[..zero])
+        && body.iter().zip(sent).take_while(|(one, other)| one == other).count() == zero
     {
         return said(
             "It stops at a zero byte. In C, strlen and printf end there: use the count that read returned instead.",

@@ -78,7 +78,11 @@ impl Client {
                     io::ErrorKind::ConnectionReset => Symptom::Reset, // It was accepted, and closed at once.
                     _ => Symptom::Refused,
                 };
-                Err(Trouble::new(symptom, "a connection", reason(&error)))
+                let seen = (error.kind() == io::ErrorKind::TimedOut).then_some(
+                    "The queue of clients that were not accepted yet is full. Is accept called while others are served? \
+                     Is the backlog that listen was given very short?",
+                );
+                Err(Trouble::new(symptom, "a connection", reason(&error)).seen(seen))
             }
         }
     }

@@ -68,6 +68,9 @@ pub(crate) fn columns(text: &str) -> usize {
 /// The beginning of some bytes and their number: `안녕하세요\n (16 bytes)`.
 pub(crate) fn brief(bytes: &[u8]) -> String {
     let count = bytes.len();
+    if count == 0 {
+        return "nothing".to_owned();
+    }
     let unit = if count == 1 { "byte" } else { "bytes" };
     format!("{} ({} {unit})", head(bytes), group(count))
 }

@@ -123,8 +123,17 @@ fn at_once(context: &mut Context<'_>) -> Verdict {
 fn crowd(context: &mut Context<'_>, count: usize) -> Result<(), Trouble> {
     let lines: Vec<Vec<u8>> = (0..count).map(|_| context.plain()).collect();
     let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..count {
-        clients.push(context.one_of_many()?);
+    let told = context.story.steps().len();
+    for number in 1..=count {
+        match context.one_of_many() {
+            Ok(client) => clients.push(client),
+            Err(trouble) => {
+                context.story.forget_after(told);
+                context.step(format!("{} of {count} clients connected, and stay", clients.len()));
+                context.step(format!("client {number} tried to connect"));
+                return Err(trouble);
+            }
+        }
     }
     context.step(format!("{count} clients connected, and stay"));
     // All have sent before anyone is listened to, so that the answers could be mixed up.

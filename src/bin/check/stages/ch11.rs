@@ -9,7 +9,7 @@ use crate::manner::find;
 use crate::probe::{Client, Ending};
 use crate::show::brief;
 use crate::story::seconds;
-use crate::trouble::{Stop, Symptom, Verdict};
+use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(11);
 
@@ -88,7 +88,7 @@ fn over_limit(context: &mut Context<'_>) -> Verdict {
         drop(clients.pop());
         context.step("one of the others left");
         extra.expect(&line, Kind::Text).map_err(|trouble| {
-            trouble.seen(Some(
+            Trouble { symptom: Symptom::Seen, ..trouble }.seen(Some(
                 "The client beyond the limit was neither told nor served, not even when a place was free. Either tell it that \
                  there is no place and close, or leave it waiting and serve it in its turn.",
             ))

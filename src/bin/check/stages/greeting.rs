@@ -63,7 +63,7 @@ fn probe(context: &mut Context<'_>, name: &str) -> Result<Manner, Trouble> {
     }
     if find(&manner.prefix, body).is_some() || find(&manner.suffix, body).is_some() {
         context.step(format!("read {}", brief(&answer)));
-        let trouble = Trouble::new(Symptom::Extra, "the line once", brief(&answer));
+        let trouble = Trouble::new(Symptom::Changed, "the line once", brief(&answer));
         return Err(trouble.seen(Some("The answer came twice.")));
     }
     if early.is_empty() && !late.is_empty() {
