@@ -55,7 +55,7 @@ fn check(fault: &str, options: &[&str]) -> Value {
     let program = std::env::current_exe().unwrap();
     let spawn = format!("{} --exact play_the_wrong_server --nocapture", shell_words::quote(program.to_str().unwrap()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_check"));
-    command.env("WRONG_SERVER", fault).args(["--spawn", &spawn, "--json", "--patience", "1s"]).args(options);
+    command.env("WRONG_SERVER", fault).args(["--spawn", &spawn, "--json", "--patience", "1200ms"]).args(options);
     let (status, output, errors) = run(&mut command, b"");
     assert!(matches!(status.code(), Some(0 | 1)), "{fault}: {status} {errors}");
     serde_json::from_str(&output).unwrap_or_else(|error| panic!("{fault}: {error}: {output}"))
@@ -170,7 +170,7 @@ const WRONG: &[Wrong] = &[
     wrong("no deadline", &["silent-let-go", "drip-let-go"], "keeps its place"),
     wrong("a deadline for each read", &["drip-let-go"], "begins again with every byte"),
     wrong("lives as long as the deadline", &["silent-let-go"], "not the length of a connection"),
-    wrong("a hasty deadline", &["silent-let-go", "drip-let-go"], "before the deadline"),
+    wrong("a hasty deadline", &["connects", "silent-let-go", "drip-let-go"], "before the deadline"),
     wrong("dies of any error", &["reset-idle", "reset-sending", "reset-receiving", "nothing-left"], "exit status 101"),
     wrong("dies of a broken pipe", &["reset-receiving"], "exit status 101"),
     wrong("closes with unread input", &["last-words"], "turns that into a reset"),

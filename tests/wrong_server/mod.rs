@@ -225,7 +225,7 @@ impl Connection {
                     return Ok(last.ok().filter(|_| !is("drops what is in flight")));
                 }
             }
-            let deadline = if is("a hasty deadline") { DEADLINE * 5 / 8 } else { DEADLINE };
+            let deadline = if is("a hasty deadline") { DEADLINE / 2 } else { DEADLINE };
             let since = if is("a deadline for each read") { began.max(self.since) } else { self.since };
             if since.elapsed() > deadline && !is("no deadline") && !(is("waits for the silent") && STOP.load(SeqCst)) {
                 return Ok(None);

@@ -11,7 +11,7 @@ use crate::trouble::{Symptom, Trouble, Verdict};
 const CHAPTER: Chapter = Chapter::new(4);
 
 /// How long is listened for what should not come.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(300);
 
 /// Enough to fill every buffer on the way.
 const MEBIBYTE: usize = 1024 * 1024;
