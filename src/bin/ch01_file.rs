@@ -87,6 +87,6 @@ fn introduce(actor: &str, file: &File) {
         Ok(link) => link.display().to_string(),
         Err(_) => "something this system does not show".to_owned(),
     };
-    info!(target: actor, "descriptor {number} is {behind}");
+    info!(target: actor, "descriptor {number}: {behind}");
 }
 // ANCHOR_END: introduce
