@@ -170,7 +170,7 @@ const WRONG: &[Wrong] = &[
     wrong("no deadline", &["silent-let-go", "drip-let-go"], "keeps its place"),
     wrong("a deadline for each read", &["drip-let-go"], "begins again with every byte"),
     wrong("lives as long as the deadline", &["silent-let-go"], "not the length of a connection"),
-    wrong("a hasty deadline", &["connects", "silent-let-go", "drip-let-go"], "before the deadline"),
+    wrong("a hasty deadline", &["silent-let-go", "drip-let-go"], "before the deadline").or(&["connects"]),
     wrong("dies of any error", &["reset-idle", "reset-sending", "reset-receiving", "nothing-left"], "exit status 101"),
     wrong("dies of a broken pipe", &["reset-receiving"], "exit status 101"),
     wrong("closes with unread input", &["last-words"], "turns that into a reset"),

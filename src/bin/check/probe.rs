@@ -14,6 +14,9 @@ use crate::story::{Story, reason, seconds};
 use crate::target::{Address, Stream};
 use crate::trouble::{Symptom, Trouble};
 
+/// A wait that ends so much too late means that this machine stood still: perhaps the server did, too.
+const OVERSLEPT: Duration = Duration::from_millis(60);
+
 /// How many reads a polite end may take: whoever sends without end is left.
 const MOST_READ_AT_THE_END: usize = 64;
 
@@ -98,10 +101,14 @@ impl Client {
     }
 
     pub(crate) fn wait(&self, flags: PollFlags, wait: Duration) -> PollFlags {
+        let began = Instant::now();
         let mut watched = [PollFd::new(self.stream(), flags)];
         let millis = wait.as_nanos().div_ceil(1_000_000).min(60_000) as i64;
         let wait = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
         let _ = poll(&mut watched, Some(&wait)); // Interrupted is as good as nothing: the callers look at the clock.
+        if began.elapsed() > Duration::from_millis(millis as u64) + OVERSLEPT {
+            self.story.doubt();
+        }
         watched[0].revents()
     }
 
