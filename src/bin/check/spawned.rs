@@ -14,6 +14,9 @@ use crate::kernel;
 use crate::show::escape;
 use crate::target::{Address, Written};
 
+/// How long it may take to die once it is killed.
+const KILLING: Duration = Duration::from_secs(2);
+
 /// How long it may take to find out whether a port is taken.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -238,8 +241,9 @@ fn end_descendants() {
         return;
     }
     let ourselves = std::process::id();
-    // One that is just being started while we look is found the next time.
-    for _ in 0..3 {
+    // One that is just being started while we look is found the next time; and a kill takes a moment.
+    let began = Instant::now();
+    while began.elapsed() < KILLING {
         let rest = kernel::family(ourselves).into_iter().skip(1).filter(|pid| !kernel::is_gone(*pid));
         let rest: Vec<u32> = rest.collect();
         if rest.is_empty() {
@@ -248,6 +252,7 @@ fn end_descendants() {
         for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
             let _ = kill_process(pid, Signal::KILL);
         }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
