@@ -182,7 +182,9 @@ fn writes_first(context: &mut Context<'_>) -> Verdict {
     client.end();
     client.discard(Duration::from_secs(3));
     Ok(Some(match sent {
-        Ok(sent) if sent == bytes.len() => "it took all of it, and kept the answers in memory".to_owned(),
+        Ok(sent) if sent == bytes.len() => {
+            "all of it went out: the server, or the kernel on its way, holds the answers".to_owned()
+        }
         Ok(sent) => format!(
             "it stopped reading after {} KiB, until the client read: its memory is safe, and a client must read \
              while it writes",
