@@ -47,13 +47,15 @@ static STAGE: Mutex<Stage> = Mutex::new(Stage::new());
 /// Begins a scene with these lanes, from left to right, on standard output. Records at level info and above
 /// are shown, unless `RUST_LOG` says otherwise.
 pub fn scene(lanes: &[&str]) {
-    stage().lanes = lanes.iter().map(|&lane| lane.to_owned()).collect();
-    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    stage().colours = colours;
     let width = std::env::var("NARRATE_WIDTH").ok().and_then(|width| width.parse().ok());
-    stage().width = width.unwrap_or(WIDTH).max(MIN_LANE * lanes.len());
-    let header = stage().header();
-    let _ = io::stdout().write_all(header.as_bytes());
+    let scene = Stage {
+        lanes: lanes.iter().map(|&lane| lane.to_owned()).collect(),
+        colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        width: width.unwrap_or(WIDTH).max(MIN_LANE * lanes.len()),
+        ..Stage::new()
+    };
+    let _ = io::stdout().write_all(scene.header().as_bytes());
+    *stage() = scene;
     start_logging(Target::Stdout, |_, record| {
         // Printed while the stage is still ours. A record may complete a row that another thread's has waited
         // for, and that thread has gone on: its next row must not overtake this one.
