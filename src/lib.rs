@@ -43,6 +43,7 @@
 //! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
+//! | [`narrate`] [`chapter`] | for the chapters' programs: lanes; the command line and the clients of a scene |
 //!
 //! # The threads
 //!
@@ -68,6 +69,7 @@
 mod accept;
 pub mod addr;
 pub mod backoff;
+pub mod chapter;
 pub mod client;
 mod config;
 pub mod connection;
