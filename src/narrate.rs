@@ -45,7 +45,7 @@ const MIN_LANE: usize = 16;
 static STAGE: Mutex<Stage> = Mutex::new(Stage::new());
 
 /// Begins a scene with these lanes, from left to right, on standard output. Records at level info and above
-/// are shown, and of the kit only warnings, for it has no lane; unless `RUST_LOG` says otherwise.
+/// are shown, and of the kit only errors, for it has no lane; unless `RUST_LOG` says otherwise.
 pub fn scene(lanes: &[&str]) {
     let width = std::env::var("NARRATE_WIDTH").ok().and_then(|width| width.parse().ok());
     let scene = Stage {
@@ -56,7 +56,7 @@ pub fn scene(lanes: &[&str]) {
     };
     let _ = io::stdout().write_all(scene.header().as_bytes());
     *stage() = scene;
-    start_logging("info,socket_steps=warn", Target::Stdout, |_, record| {
+    start_logging("info,socket_steps=error", Target::Stdout, |_, record| {
         // Printed while the stage is still ours. A record may complete a row that another thread's has waited
         // for, and that thread has gone on: its next row must not overtake this one.
         let mut stage = stage();
