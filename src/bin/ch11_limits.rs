@@ -247,7 +247,7 @@ fn tells_the_client() -> io::Result<()> {
 fn leave_no_descriptors() -> io::Result<Rlimit> {
     let before = getrlimit(Resource::Nofile);
     let lowest_free = File::open("/dev/null")?.as_raw_fd() as u64;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before.clone() })?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before })?;
     Ok(before)
 }
 // ANCHOR_END: leave_no_descriptors
