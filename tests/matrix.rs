@@ -18,14 +18,34 @@ use serde_json::Value;
 use support::run;
 
 /// The chapters with a server that can be judged, in their order, and the options that their servers take.
-const JUDGED: &[(&str, &[&str])] =
-    &[("ch04_reply", &[]), ("ch05_stream", &[]), ("ch06_threads", &[]), ("ch07_pool", &["--limit", LIMIT])];
+const JUDGED: &[(&str, &[&str])] = &[
+    ("ch04_reply", &[]),
+    ("ch05_stream", &[]),
+    ("ch06_threads", &[]),
+    ("ch07_pool", &["--limit", LIMIT]),
+    ("ch08_timeouts", PROMISES),
+    ("ch09_stats", PROMISES),
+    ("ch10_endings", PROMISES),
+    ("ch11_limits", PROMISES),
+    ("ch12_shutdown", PROMISES),
+    ("ch13_server", PROMISES),
+];
+
+/// What the servers from chapter 8 on are told.
+const PROMISES: &[&str] = &["--limit", LIMIT, "--idle", DEADLINE, "--message", DEADLINE];
 
 /// The chapters without a stage of their own, and why, in words for the reader.
 const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch01_file", "both of its ends are in one program"),
     ("ch02_address", "it is about addresses, and nothing is sent"),
     ("ch03_steps", "its server says one sentence to everyone, and hangs up"),
+    ("ch14_client", "it is about clients, and `check` is one itself"),
+];
+
+/// The chapters that are judged, and bring no stage, and why, in words for the reader.
+const WITHOUT_A_STAGE: &[(&str, &str)] = &[
+    ("ch09_stats", "what a server knows of itself cannot be seen from outside"),
+    ("ch13_server", "it is chapter 12's server again, in some 25 lines, and passes what that one passes"),
 ];
 
 /// The stages that the last judged chapter before their own passes, too, and why, in words for the reader.
@@ -41,10 +61,24 @@ const PASSED_BEFORE: &[(&str, &str)] = &[
          servers that drop a client at once when it ends its half",
     ),
     ("writes-first", "it tells what a server does, and fails none"),
+    (
+        "reset-idle",
+        "in Rust an error is a value, and the chapters' servers have always looked at it; in other languages it is an \
+         exception or a signal that nobody expects",
+    ),
+    ("reset-sending", "the same"),
+    ("reset-receiving", "the same"),
+    (
+        "last-words",
+        "a server that lets whoever is beyond its limit wait, as those from chapter 7 on do, says nothing to them",
+    ),
+    ("over-limit", "waiting is one right answer, and the one of chapters 7 to 10; chapter 11 brings the other one"),
+    ("nothing-left", "Rust closes a stream when its owner is gone, so there was never anything left"),
 ];
 
-/// What `check` is told of every server: chapters that know no limit have to do without it.
+/// What `check` is told of every server: chapters that know no limit, or no deadline, have to do without it.
 const LIMIT: &str = "8";
+const DEADLINE: &str = "2s";
 
 /// How many servers are judged at the same time: nearly all of it is waiting.
 const AT_ONCE: usize = 12;
@@ -86,7 +120,7 @@ fn no_chapter_is_forgotten() {
         let is_chapter = name.starts_with("ch") && name.contains('_');
         assert!(!is_chapter || listed.contains(&name.as_str()), "{name} is neither judged nor is it said why not");
     }
-    for (name, _) in NOT_JUDGED {
+    for (name, _) in NOT_JUDGED.iter().chain(WITHOUT_A_STAGE) {
         assert!(!stages().iter().any(|stage| stage.chapter == *name), "{name} has a stage");
     }
 }
@@ -150,7 +184,8 @@ fn judge_some(program: &str, options: &[&str], stages: &[&Stage], patience: &str
     let path = folder.join(program).display().to_string();
     let words = [path.as_str(), "server", "127.0.0.1:0"].into_iter().chain(options.iter().copied());
     let spawn = shell_words::join(words);
-    let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--patience", patience];
+    let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--deadline", DEADLINE];
+    asked.extend(["--patience", patience]);
     asked.extend(stages.iter().flat_map(|stage| ["--stage", stage.name.as_str()]));
     let report = check(&asked);
     let outcome = |stage: &Value| match stage["outcome"].as_str() {
@@ -214,6 +249,10 @@ fn in_markdown(stages: &[Stage], table: &Table) -> String {
     text += "\n\nSome stages are passed earlier than the chapter that brings them:\n";
     for (name, why) in PASSED_BEFORE {
         text += &format!("\n- `{name}`: {why}.");
+    }
+    text += "\n\nChapters without a stage of their own:\n";
+    for (program, why) in WITHOUT_A_STAGE {
+        text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));
     }
     text += "\n\nNot judged:\n";
     for (program, why) in NOT_JUDGED {
