@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     sent_part: usize,
     /// Whether the kernel takes more, as far as is known.
     is_writable: bool,
+    /// The server has ended its half: behind what is there to be read, the end is, and it is not announced again.
+    has_ended: bool,
     /// Since when each message without an answer is on its way.
     since: VecDeque<Instant>,
 }
@@ -57,6 +59,7 @@ impl Connection {
             sent: 0,
             sent_part: 0,
             is_writable: false,
+            has_ended: false,
             since: VecDeque::new(),
         }
     }
@@ -84,7 +87,7 @@ impl Connection {
         self.stage = stage;
         (self.sent, self.answered) = (self.begun, self.begun);
         (self.sent_part, self.answered_part) = (0, 0);
-        self.is_writable = false;
+        (self.is_writable, self.has_ended) = (false, false);
         self.since.clear();
     }
 
@@ -104,9 +107,10 @@ impl Connection {
         }
     }
 
-    /// The kernel has room again.
-    pub(crate) fn note_writable(&mut self) {
-        self.is_writable = true;
+    /// What the kernel has said: there is room again, or the server has ended its half.
+    pub(crate) fn note(&mut self, is_writable: bool, has_ended: bool) {
+        self.is_writable |= is_writable;
+        self.has_ended |= has_ended;
     }
 
     /// Hands messages to the kernel, up to its goal, and while no more than `window` are without an answer.
@@ -169,7 +173,7 @@ impl Connection {
             };
             self.compare(messages, &buffer[..count], &mut answered)?;
             // Less than there was room for: that was all.
-            if count < buffer.len() {
+            if count < buffer.len() && !self.has_ended {
                 return Ok(());
             }
         }

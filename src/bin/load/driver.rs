@@ -92,9 +92,7 @@ impl<'a> Driver<'a> {
         };
         for event in polled.iter().flat_map(|()| &events) {
             if let Token(index @ 0..0xffff_ffff) = event.token() {
-                if event.is_writable() {
-                    self.connections[index].note_writable();
-                }
+                self.connections[index].note(event.is_writable(), event.is_read_closed());
                 self.serve(index)?;
             }
         }

@@ -87,7 +87,7 @@ struct Options {
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
     warm_up: Option<Duration>,
 
-    /// In a stream: how many bytes of a connection may be on their way
+    /// In a stream: how many bytes of a connection may be on their way, in 1024 messages at most
     #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true, default_value = "1MiB")]
     window: usize,
 
@@ -194,8 +194,8 @@ impl Options {
             seed: self.seed,
             connections: self.connections,
             threads,
-            // One alone would stand still while it is answered.
-            window: if self.mode == Mode::Stream { (self.window / size).max(2) as u64 } else { 1 },
+            // With one, nothing would be on its way while the answer is; with too many, all would stand in a queue.
+            window: if self.mode == Mode::Stream { (self.window / size).clamp(2, 1024) as u64 } else { 1 },
             rate: rate.map(|rate| rate as f64),
             warm_up: self.warm_up.unwrap_or((self.seconds / 10).min(Duration::from_secs(1))),
             seconds: self.seconds,

@@ -37,7 +37,7 @@ pub(crate) fn write(out: &mut impl Write, plan: &Plan, outcome: &Outcome) -> io:
         writeln!(out, "  {name:<12} {text}")?;
     }
     histogram(out, latencies, plan)?;
-    notes(out, plan, outcome, &results)
+    notes(out, outcome, &results)
 }
 
 /// A line of the table: its name, if it is not the one before, and what it says.
@@ -158,7 +158,7 @@ fn histogram(out: &mut impl Write, latencies: &Histogram<u64>, plan: &Plan) -> i
 }
 
 /// What one has to know in order to read the numbers rightly.
-fn notes(out: &mut impl Write, plan: &Plan, outcome: &Outcome, results: &Results) -> io::Result<()> {
+fn notes(out: &mut impl Write, outcome: &Outcome, results: &Results) -> io::Result<()> {
     let mut notes = Vec::new();
     if results.busy > BUSY {
         notes.push("load itself was busy nearly all the time: it may be what limits the rate".to_owned());

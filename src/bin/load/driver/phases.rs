@@ -86,9 +86,6 @@ impl Driver<'_> {
         let (mut turn, mut number) = (0, 1);
         while !self.control.is_over() && self.alive > 0 {
             let now = Instant::now();
-            if now >= times.until {
-                break;
-            }
             if let Some(rate) = rate.filter(|_| talkers > 0) {
                 let mut due = self.plan.due(rate, times, self.connections[turn].number, number);
                 while due <= now && due < times.until {
@@ -100,6 +97,9 @@ impl Driver<'_> {
                 }
                 self.timer.set(due.saturating_duration_since(Instant::now()))?;
             }
+            if now >= times.until {
+                break;
+            }
             self.turn(TICK.min(times.until - now))?;
         }
         Ok(())
@@ -109,17 +109,8 @@ impl Driver<'_> {
     fn finish(&mut self, times: &Times) -> io::Result<()> {
         let now = Instant::now();
         for index in 0..self.connections.len() {
+            self.note_unsent(index, times, now);
             let connection = &mut self.connections[index];
-            if let (Some(rate), true) = (self.plan.rate, connection.stage != Stage::Dead) {
-                let first = self.plan.due(rate, times, connection.number, connection.begun);
-                let period = Duration::from_secs_f64(self.plan.talkers() as f64 / rate);
-                let unsent = connection.goal - connection.begun;
-                if unsent > 0 && first >= times.from {
-                    self.tally.never_sent(unsent, now.saturating_duration_since(first), period);
-                } else {
-                    self.tally.unsent += unsent;
-                }
-            }
             connection.goal = connection.begun;
             match (self.plan.mode, connection.stage) {
                 // It never came to be.
@@ -147,5 +138,16 @@ impl Driver<'_> {
             self.turn(TICK)?;
         }
         Ok(())
+    }
+    /// Counts what was due on this connection in the measured time, and has not been sent.
+    fn note_unsent(&mut self, index: usize, times: &Times, now: Instant) {
+        let connection = &self.connections[index];
+        let (Some(rate), true) = (self.plan.rate, connection.stage != Stage::Dead) else { return };
+        let period = Duration::from_secs_f64(self.plan.talkers() as f64 / rate);
+        let first = self.plan.due(rate, times, connection.number, connection.begun);
+        let before = times.from.saturating_duration_since(first).div_duration_f64(period).ceil();
+        let unsent = (connection.goal - connection.begun).saturating_sub(before as u64);
+        let waited = now.saturating_duration_since(first).saturating_sub(period.mul_f64(before));
+        self.tally.never_sent(unsent, waited, period);
     }
 }
