@@ -265,6 +265,14 @@ fn answers_in_the_wrong_order_are_noticed() {
 }
 
 #[test]
+fn a_forgotten_prefix_is_named() {
+    let server = Server::start(&[]);
+    let text = &format!("; say --prefix '{PREFIX}' if that is to stand in front of each answer");
+    fails(server.socket_addr(), &["--connections", "2"], "wrong_bytes", 2, text);
+    server.stop();
+}
+
+#[test]
 fn more_than_was_asked_for_is_noticed() {
     let address = server(|_, stream| {
         echo(stream, |piece, answer| {
@@ -439,7 +447,7 @@ fn the_text_has_the_table_the_histogram_and_no_bar() {
         " resident, ",
         "latency of a message, from sending it to the last byte of its answer:",
         "████",
-        "FAILED: 1 connection were refused with a text",
+        "FAILED: 1 connection (refused with a text)",
         "the first one: connection 3: the server says 'busy: ",
     ];
     for text in all {

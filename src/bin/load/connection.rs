@@ -222,8 +222,17 @@ impl Connection {
         // Some of what is right stands in front of what is wrong.
         let shown = same.saturating_sub(24);
         let place = format!("byte {} of the answer to message {} is wrong", first + same + 1, self.answered);
-        let (right, came) = (escape(&right[shown..]), escape(&came[begin + shown..]));
-        Failure::new(Kind::WrongBytes, format!("{place}: expected {right}, came {came}"))
+        let text = format!("{place}: expected {}, came {}", escape(&right[shown..]), escape(&came[begin + shown..]));
+        // What was sent stands there, and something in front of it.
+        let sent = messages.answer_text(self.number, self.answered, messages.prefix.len(), 16);
+        let hint = match memchr::memmem::find(&came[begin..], &sent) {
+            Some(length) if is_from_its_beginning && sent.len() > 1 => {
+                let prefix = escape(&came[begin..begin + length]);
+                format!("; say --prefix {prefix} if that is to stand in front of each answer")
+            }
+            _ => String::new(),
+        };
+        Failure::new(Kind::WrongBytes, text + &hint)
     }
 
     fn where_it_ended(&self, messages: &Messages) -> String {

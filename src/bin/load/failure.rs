@@ -40,17 +40,17 @@ impl Kind {
         }
     }
 
-    /// For people, after a number.
+    /// For people.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Kind::CannotConnect => "could not connect",
-            Kind::Refused => "were refused with a text",
-            Kind::WrongBytes => "got wrong bytes",
-            Kind::Unasked => "got bytes that nobody had asked for",
-            Kind::Closed => "were closed by the server",
-            Kind::Reset => "were reset by the server",
-            Kind::NoAnswer => "got no answer in time",
-            Kind::Other => "failed otherwise",
+            Kind::Refused => "refused with a text",
+            Kind::WrongBytes => "wrong bytes",
+            Kind::Unasked => "bytes that nobody had asked for",
+            Kind::Closed => "closed by the server",
+            Kind::Reset => "reset by the server",
+            Kind::NoAnswer => "no answer in time",
+            Kind::Other => "other errors",
         }
     }
 }

@@ -134,6 +134,12 @@ fn main() -> ExitCode {
     if let Err(error) = limits::raise_descriptors() {
         give_up(&format!("cannot raise the limit of descriptors: {}", plain(&error)));
     }
+    // Looked at before the first connection: what comes later is the connections'.
+    let server = options.pid.map(|pid| match Look::at(pid as u32) {
+        Some(look) => (pid as u32, look),
+        None => give_up(&format!("there is no process {pid} to look at")),
+    });
+    let (plan, first) = options.plan().unwrap_or_else(|line| give_up(&line));
     let control = Arc::new(Control::new());
     let waiting = Arc::clone(&control);
     let on_signal = move || {
@@ -144,12 +150,6 @@ fn main() -> ExitCode {
     if let Err(error) = ctrlc::set_handler(on_signal) {
         give_up(&format!("cannot wait for signals: {error}"));
     }
-    // Looked at before the first connection: what comes later is the connections'.
-    let server = options.pid.map(|pid| match Look::at(pid as u32) {
-        Some(look) => (pid as u32, look),
-        None => give_up(&format!("there is no process {pid} to look at")),
-    });
-    let (plan, first) = options.plan().unwrap_or_else(|line| give_up(&line));
     let outcome = run::run(&plan, &control, first, server).unwrap_or_else(|line| give_up(&line));
     show(&options, &plan, &outcome);
     if outcome.is_interrupted {

@@ -174,7 +174,7 @@ fn notes(out: &mut impl Write, outcome: &Outcome, results: &Results) -> io::Resu
     }
     let failures = &outcome.tally.failures;
     for (kind, number) in &failures.counts {
-        notes.push(format!("FAILED: {} {}", count(*number, "connection"), kind.words()));
+        notes.push(format!("FAILED: {} ({})", count(*number, "connection"), kind.words()));
     }
     if let Some(first) = &failures.first {
         notes.push(format!("the first one: {first}"));
