@@ -163,6 +163,13 @@ fn notes(out: &mut impl Write, outcome: &Outcome, results: &Results) -> io::Resu
     if results.busy > BUSY {
         notes.push("load itself was busy nearly all the time: it may be what limits the rate".to_owned());
     }
+    let lateness = outcome.tally.lateness.value_at_quantile(0.99);
+    if lateness > outcome.tally.latencies.value_at_quantile(0.99) / 2 {
+        notes.push(format!(
+            "load itself was late, by {} at p99: this machine is busy, and the latencies show it",
+            time(lateness)
+        ));
+    }
     if outcome.tally.waits > 0 {
         notes.push(format!(
             "connecting had to wait {} for a free port or for room in the backlog: that may be what limits the rate",

@@ -143,6 +143,11 @@ pub(crate) fn json(plan: &Plan, outcome: &Outcome) -> Value {
             "p99_9": at(0.999),
             "max": (!tally.latencies.is_empty()).then(|| microseconds(tally.latencies.max())),
         },
+        "sent_late_us": {
+            "p50": microseconds(tally.lateness.value_at_quantile(0.5)),
+            "p99": microseconds(tally.lateness.value_at_quantile(0.99)),
+            "max": microseconds(tally.lateness.max()),
+        },
         "server": outcome.server.as_ref().map(|server| json!({
             "pid": server.pid,
             "per_answer": results.server.as_ref().map(Costs::to_json),

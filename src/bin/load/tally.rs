@@ -17,6 +17,8 @@ const STEPS: u64 = 1000;
 pub(crate) struct Tally {
     /// Nanoseconds, of each message that was to be sent in the measured time.
     pub(crate) latencies: Histogram<u64>,
+    /// Nanoseconds by which load itself was late, where the connection was free when a message was due.
+    pub(crate) lateness: Histogram<u64>,
     /// Messages answered in the measured time.
     pub(crate) answered: u64,
     /// Messages that were due in the measured time, and that load has not sent: their connection was still
@@ -34,7 +36,17 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new() -> Tally {
         let latencies = Histogram::new_with_max(LONGEST, 3).expect("these bounds are among the allowed ones");
-        Tally { latencies, answered: 0, unsent: 0, waits: 0, opened: 0, held: 0, failures: Failures::default() }
+        let lateness = latencies.clone();
+        Tally {
+            latencies,
+            lateness,
+            answered: 0,
+            unsent: 0,
+            waits: 0,
+            opened: 0,
+            held: 0,
+            failures: Failures::default(),
+        }
     }
 
     /// A message has been answered.
@@ -44,6 +56,13 @@ impl Tally {
         }
         if since >= times.from && since < times.until {
             self.latencies.saturating_record((now - since).as_nanos() as u64);
+        }
+    }
+
+    /// A message was due, its connection was free, and only now it is sent.
+    pub(crate) fn late(&mut self, due: Instant, now: Instant, times: &Times) {
+        if due >= times.from {
+            self.lateness.saturating_record((now - due).as_nanos() as u64);
         }
     }
 
@@ -62,6 +81,7 @@ impl Tally {
 
     pub(crate) fn merge(&mut self, other: Tally) {
         self.latencies.add(&other.latencies).expect("both have the same bounds");
+        self.lateness.add(&other.lateness).expect("both have the same bounds");
         self.answered += other.answered;
         self.unsent += other.unsent;
         self.waits += other.waits;

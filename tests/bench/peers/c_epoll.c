@@ -1,5 +1,6 @@
 // An echo server in C with one thread and epoll. What a client does not take yet is kept, and it is not read from
 // until it has taken that.
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>

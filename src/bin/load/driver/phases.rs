@@ -89,7 +89,11 @@ impl Driver<'_> {
             if let Some(rate) = rate.filter(|_| talkers > 0) {
                 let mut due = self.plan.due(rate, times, self.connections[turn].number, number);
                 while due <= now && due < times.until {
-                    self.connections[turn].goal += 1;
+                    let connection = &mut self.connections[turn];
+                    connection.goal += 1;
+                    if connection.goal == connection.begun + 1 && !connection.is_waiting() {
+                        self.tally.late(due, now, times);
+                    }
                     self.go_on(turn)?;
                     turn = (turn + 1) % talkers;
                     number += u64::from(turn == 0);
