@@ -240,6 +240,8 @@ fn wrong_usage_is_one_line_and_status_2() {
     wrong(&["--size", "2GiB"], "out of range");
     wrong(&["--rate", "0"], "zero");
     wrong(&["--rate", "fast"], "not a number");
+    wrong(&["--rate", "10000001"], "far too many");
+    wrong(&["--threads", "257"], "257 is not in 1..=256");
     wrong(&["--patience", "3"], "unit");
     wrong(&["--seed", "many"], "seed");
     wrong(&["more"], "unexpected argument");

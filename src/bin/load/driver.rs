@@ -23,6 +23,9 @@ use crate::timer::Timer;
 /// How long a connection waits for a free port, for room in a path's backlog, or after it was refused.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Stands for the timer among the connections.
+const TIMER: Token = Token(usize::MAX);
+
 /// What one read takes at most.
 const BUFFER: usize = 256 * 1024;
 
@@ -41,8 +44,9 @@ pub(crate) struct Driver<'a> {
     times: Option<Times>,
     /// How many sockets there have been.
     sockets: usize,
-    /// While the connections are opened: how many have succeeded or failed. Later: how many are not dead.
+    /// How many have been opened, or have failed before that.
     settled: usize,
+    /// How many are not dead.
     alive: usize,
     /// What the others know of that.
     progress: Progress,
@@ -55,7 +59,7 @@ impl<'a> Driver<'a> {
     /// When the kernel has no more epolls or timers.
     pub(crate) fn new(plan: &'a Plan, control: &'a Control, numbers: Range<usize>) -> io::Result<Driver<'a>> {
         let poll = Poll::new()?;
-        let timer = Timer::new(poll.registry(), Token(usize::MAX))?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
         let sockets = numbers.start;
         let connections: Vec<Connection> = numbers.map(Connection::new).collect();
         Ok(Driver {
@@ -91,7 +95,9 @@ impl<'a> Driver<'a> {
             polled => polled,
         };
         for event in polled.iter().flat_map(|()| &events) {
-            if let Token(index @ 0..0xffff_ffff) = event.token() {
+            let Token(index) = event.token();
+            // All that the timer has to say is that the loop turns.
+            if event.token() != TIMER {
                 self.connections[index].note(event.is_writable(), event.is_read_closed());
                 self.serve(index)?;
             }

@@ -68,7 +68,7 @@ struct Options {
 
     /// Messages (churn: connections) a second, all connections together, sent when they are due
     /// [default: each as soon as the answer before is there; idle: 100]
-    #[arg(long, value_name = "R", value_parser = count, allow_hyphen_values = true)]
+    #[arg(long, value_name = "R", value_parser = rate, allow_hyphen_values = true)]
     rate: Option<usize>,
 
     /// What the server puts in front of each answer
@@ -96,8 +96,8 @@ struct Options {
     patience: Duration,
 
     /// Threads of load's own [default: half of the processors]
-    #[arg(long, value_name = "N", value_parser = count, allow_hyphen_values = true)]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
 
     /// What is sent depends on it
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -107,9 +107,9 @@ struct Options {
 const AFTER_HELP: &str = "\
 Durations have a unit: 500ms, 30s, 2m. Sizes may have one: 64, 64KiB.
 
-Without --rate the loop is closed: a connection sends when it has its answer, so a server that stalls is asked
-less, and looks better than it is. With --rate each message has a moment at which it is due, and its latency
-counts from there, whenever it could be sent.
+Without --rate the loop is closed: a connection sends when it has its answer, so a server
+that stalls is asked less, and looks better than it is. With --rate each message has a moment
+at which it is due, and its latency counts from there, whenever it could be sent.
 
 Examples:
   load --addr localhost:8080 --connections 16 --prefix '서버 응답: '
@@ -118,14 +118,22 @@ Examples:
   load --addr localhost:8080 --mode churn --connections 64
   load --addr unix:/tmp/steps.sock --mode idle --connections 10000 --pid 4711
 
-Exit status: 0 every answer was right; 1 some were not, or did not come; 2 wrong usage, or nothing to connect to;
-130 interrupted, after what was measured so far.";
+Exit status: 0 every answer was right; 1 some were not, or did not come; 2 wrong usage, or
+nothing to connect to; 130 interrupted, after what was measured so far.";
 
 /// The option is named after a unit, so a mere number has one.
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.trim().parse::<f64>() {
         Ok(_) => duration(&format!("{}s", text.trim())),
         Err(_) => duration(text),
+    }
+}
+
+/// More than one machine can send: only a mistake in typing would be measured.
+fn rate(text: &str) -> Result<usize, String> {
+    match count(text)? {
+        rate @ ..=10_000_000 => Ok(rate),
+        _ => Err("far too many; write a whole number up to 10000000".to_owned()),
     }
 }
 
@@ -179,7 +187,7 @@ impl Options {
     fn plan(&self) -> Result<(Plan, Socket), String> {
         let size = self.size.unwrap_or(if self.mode == Mode::Stream { 64 * 1024 } else { 64 });
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or((processors / 2).max(1)).min(self.connections);
+        let threads = self.threads.map_or((processors / 2).max(1), usize::from).min(self.connections);
         let rate = match self.mode {
             Mode::Idle => Some(self.rate.unwrap_or(100)),
             _ => self.rate,

@@ -111,7 +111,7 @@ fn opened(plan: &Plan, outcome: &Outcome) -> String {
     let opened = format!("{} of {}", group(outcome.tally.opened), group(plan.connections as u64));
     let held = match plan.mode {
         Mode::Churn => String::new(),
-        _ => format!("; {} were there at the end", group(outcome.tally.held)),
+        _ => format!("; {} still there at the end", group(outcome.tally.held)),
     };
     format!("{opened}, in {}{held}", duration(outcome.opening))
 }

@@ -26,7 +26,8 @@ impl Driver<'_> {
     /// When the kernel refuses to poll.
     pub(crate) fn run(mut self, first: Option<Socket>) -> io::Result<Tally> {
         self.open_all(first)?;
-        self.tally.opened = self.alive as u64;
+        let is_open = |one: &&Connection| one.stage != Stage::Dead && one.answered > 0;
+        self.tally.opened = self.connections.iter().filter(is_open).count() as u64;
         self.control.note_opened();
         while self.times.is_none() && !self.control.is_over() {
             self.turn(TICK)?;
