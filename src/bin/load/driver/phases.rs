@@ -84,21 +84,21 @@ impl Driver<'_> {
         }
         // With a rate, the connections are due in turns: this is the next one.
         let talkers = self.connections.iter().take_while(|one| one.number < self.plan.talkers()).count();
-        let (mut turn, mut number) = (0, 1);
+        let (mut next, mut number) = (0, 1);
         while !self.control.is_over() && self.alive > 0 {
             let now = Instant::now();
             if let Some(rate) = rate.filter(|_| talkers > 0) {
-                let mut due = self.plan.due(rate, times, self.connections[turn].number, number);
+                let mut due = self.plan.due(rate, times, self.connections[next].number, number);
                 while due <= now && due < times.until {
-                    let connection = &mut self.connections[turn];
+                    let connection = &mut self.connections[next];
                     connection.goal += 1;
                     if connection.goal == connection.begun + 1 && !connection.is_waiting() {
                         self.tally.late(due, now, times);
                     }
-                    self.go_on(turn)?;
-                    turn = (turn + 1) % talkers;
-                    number += u64::from(turn == 0);
-                    due = self.plan.due(rate, times, self.connections[turn].number, number);
+                    self.go_on(next)?;
+                    next = (next + 1) % talkers;
+                    number += u64::from(next == 0);
+                    due = self.plan.due(rate, times, self.connections[next].number, number);
                 }
                 self.timer.set(due.saturating_duration_since(Instant::now()))?;
             }
