@@ -1,7 +1,11 @@
-//! Chapter 15: a server on a path. Its file outlives it, and must not outlive its owner's welcome.
+//! Chapter 15: a server on a path, whose file may outlive it.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 
 use super::{Chapter, Context, Need, Stage, failed};
 use crate::story::long;
+use crate::target::Address;
 use crate::trouble::{Stop, Symptom, Verdict};
 
 const CHAPTER: Chapter = Chapter::new(15);
@@ -48,7 +52,10 @@ fn path_again(context: &mut Context<'_>) -> Verdict {
     let silence = long(context.story.patience());
     context.step(format!("started it again, on {}", context.address));
     let again = context.spawned().start_another(silence);
-    let (again, address) = again.map_err(|why| failed("a server that listens", why, LEFT_BEHIND))?;
+    let (again, address) = again.map_err(|why| {
+        remove_what_we_left(context);
+        failed("a server that listens", why, LEFT_BEHIND)
+    })?;
     *context.spawned() = again;
     if address != *context.address {
         return Err(Stop::Skipped(ANOTHER_PATH.to_owned()));
@@ -56,6 +63,14 @@ fn path_again(context: &mut Context<'_>) -> Verdict {
     let line = context.korean();
     context.client("B")?.say(&line)?;
     Ok(None)
+}
+
+/// It was our kill that left the file there, and the next start should not fail because of it.
+fn remove_what_we_left(context: &Context<'_>) {
+    let Address::Unix(path) = context.address else { return };
+    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) && fs::remove_file(path).is_ok() {
+        context.step("removed the file");
+    }
 }
 
 fn path_kept(context: &mut Context<'_>) -> Verdict {
