@@ -29,6 +29,7 @@ impl SocketFile {
     /// # Errors
     /// [`AddrInUse`](io::ErrorKind::AddrInUse) when a living server has the path,
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) when something that is not a socket does.
+    // ANCHOR: bind
     pub(crate) fn bind(socket: &RawSocket, path: &Path, backlog: i32) -> io::Result<SocketFile> {
         // Between another server's bind and its listen, its file looks stale. So this is done by one
         // server at a time: whoever holds the lock of the folder.
@@ -48,6 +49,7 @@ impl SocketFile {
         socket.listen(backlog)?;
         Ok(SocketFile { path: path.to_owned(), identity })
     }
+    // ANCHOR_END: bind
 }
 
 impl Drop for SocketFile {
@@ -65,6 +67,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
+// ANCHOR: stale
 /// Removes the socket of a server that is no more: it is a socket, and it refuses connections.
 fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     // Not `metadata`: that would follow a symbolic link to someone else's file.
@@ -86,6 +89,7 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
+// ANCHOR_END: stale
 
 /// The lock of a file's folder, held until it is dropped; other servers hold it for microseconds. A folder
 /// that may be written to but not listed cannot be locked, and is used without.
