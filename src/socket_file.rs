@@ -29,13 +29,13 @@ impl SocketFile {
     /// # Errors
     /// [`AddrInUse`](io::ErrorKind::AddrInUse) when a living server has the path,
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) when something that is not a socket does.
-    // ANCHOR: bind
     pub(crate) fn bind(socket: &RawSocket, path: &Path, backlog: i32) -> io::Result<SocketFile> {
         // Between another server's bind and its listen, its file looks stale. So this is done by one
         // server at a time: whoever holds the lock of the folder.
         let _lock = lock_folder_of(path)?;
 
         let address = SockAddr::unix(path)?;
+        // ANCHOR: bind
         match socket.bind(&address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_if_stale(path, &address)?;
@@ -47,9 +47,9 @@ impl SocketFile {
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let identity = identity(&fs::symlink_metadata(path)?);
         socket.listen(backlog)?;
+        // ANCHOR_END: bind
         Ok(SocketFile { path: path.to_owned(), identity })
     }
-    // ANCHOR_END: bind
 }
 
 impl Drop for SocketFile {
@@ -67,7 +67,6 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-// ANCHOR: stale
 /// Removes the socket of a server that is no more: it is a socket, and it refuses connections.
 fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     // Not `metadata`: that would follow a symbolic link to someone else's file.
@@ -81,6 +80,7 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
+    // ANCHOR: stale
     let probe = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     // A living server whose backlog is full would make us wait.
     probe.set_nonblocking(true)?;
@@ -88,8 +88,8 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
+    // ANCHOR_END: stale
 }
-// ANCHOR_END: stale
 
 /// The lock of a file's folder, held until it is dropped; other servers hold it for microseconds. A folder
 /// that may be written to but not listed cannot be locked, and is used without.

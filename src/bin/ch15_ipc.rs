@@ -61,7 +61,6 @@ fn usage() -> ! {
     std::process::exit(2);
 }
 
-// ANCHOR: server
 fn server(address: &str, config: Config) -> io::Result<()> {
     narrate::aside();
     let server = Server::bind([address], config).unwrap_or_else(|error| exit_with(2, &format!("ch15_ipc: {error}")));
@@ -72,6 +71,7 @@ fn server(address: &str, config: Config) -> io::Result<()> {
     Ok(())
 }
 
+// ANCHOR: serve
 fn serve(server: Server) {
     let lines = services::lines(PREFIX, LIMIT);
     let summary = server.serve(move |socket| {
@@ -80,20 +80,20 @@ fn serve(server: Server) {
     });
     info!(target: "server", "served {}", summary.served);
 }
-// ANCHOR_END: server
+// ANCHOR_END: serve
 
-// ANCHOR: who
 /// The kernel knows which program has connected on a path.
 #[cfg(target_os = "linux")]
 fn say_who_it_is(socket: &Socket) -> io::Result<()> {
+    // ANCHOR: who
     let Addr::Unix(_) = socket.peer() else { return Ok(()) };
     let who = rustix::net::sockopt::socket_peercred(socket.connection().stream())?;
     info!(target: "server", "the client is process {}", who.pid);
     let is_ours = who.uid == rustix::process::getuid();
     info!(target: "server", "and its user is {}", if is_ours { "mine" } else { "not mine" });
+    // ANCHOR_END: who
     Ok(())
 }
-// ANCHOR_END: who
 
 /// Elsewhere the call has another name.
 #[cfg(not(target_os = "linux"))]
@@ -101,7 +101,6 @@ fn say_who_it_is(_: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: client
 fn client(address: &str) -> io::Result<()> {
     narrate::aside();
     let socket = Client::to(address).connect().unwrap_or_else(|error| exit_with(1, &format!("ch15_ipc: {error}")));
@@ -109,7 +108,6 @@ fn client(address: &str) -> io::Result<()> {
     println!("{}", greet(socket)?);
     Ok(())
 }
-// ANCHOR_END: client
 
 fn greet(mut socket: Socket) -> io::Result<String> {
     info!(target: "client", "sending 안녕하세요, 서버님!");
@@ -134,15 +132,12 @@ fn scene() -> io::Result<()> {
     a_conversation(&address)
 }
 
-// ANCHOR: naive
-/// The standard library's listener, which ends without a chance to clean up: dropping it closes the socket,
-/// and that is all that the kernel does for a program that is killed.
+/// The standard library's listener, killed: dropping it closes the socket and does nothing else, as the kernel
+/// does for a program that is killed.
 fn a_file_that_stays(path: &Path) -> io::Result<UnixListener> {
     info!(target: "server", "binding to {}", path.display());
+    // ANCHOR: naive
     let listener = UnixListener::bind(path)?;
-    UnixStream::connect(path)?;
-    info!(target: "client", "connect: connected");
-
     drop(listener);
     info!(target: "server", "killed");
     info!(target: "server", "is the file there? {}", fs::exists(path)?);
@@ -157,12 +152,11 @@ fn a_file_that_stays(path: &Path) -> io::Result<UnixListener> {
     fs::remove_file(path)?;
     let listener = UnixListener::bind(path)?;
     info!(target: "server-b", "bind: listening");
+    // ANCHOR_END: remove
     Ok(listener)
 }
-// ANCHOR_END: remove
 
-// ANCHOR: stolen
-/// Removing the file first would be a mend, if nobody listened on it.
+/// The same once more, while somebody listens.
 fn a_path_that_is_stolen(path: &Path, living: &UnixListener) -> io::Result<()> {
     info!(target: "server", "again; removing the file first");
     fs::remove_file(path)?;
@@ -179,9 +173,7 @@ fn a_path_that_is_stolen(path: &Path, living: &UnixListener) -> io::Result<()> {
     info!(target: "server-b", "it listens; no way leads to it");
     Ok(())
 }
-// ANCHOR_END: stolen
 
-// ANCHOR: kit
 fn a_path_that_is_kept(address: &Addr, path: &Path) -> io::Result<()> {
     info!(target: "server", "killed; now with the kit");
     let listener = Listener::bind(address)?;
@@ -196,7 +188,6 @@ fn a_path_that_is_kept(address: &Addr, path: &Path) -> io::Result<()> {
     info!(target: "server", "is the file there? {}", fs::exists(path)?);
     Ok(())
 }
-// ANCHOR_END: kit
 
 fn a_conversation(address: &Addr) -> io::Result<()> {
     let address = address.to_string();
