@@ -43,6 +43,7 @@
 //! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
+//! | [`arq`] | chapter 17's island: a message through a bad link; nothing else needs it |
 //!
 //! # The threads
 //!
@@ -67,6 +68,7 @@
 
 mod accept;
 pub mod addr;
+pub mod arq;
 pub mod backoff;
 pub mod client;
 mod config;
