@@ -195,8 +195,10 @@ mod tests {
         Faults { lost: 20, doubled: 5, late: 25, damaged: 1, delay: 10 * MILLISECOND, late_by: 30 * MILLISECOND }
     }
 
+    type Arrival = (Duration, Vec<u8>);
+
     /// Sends that many, one a millisecond, each with its number; and takes what arrives.
-    fn story(faults: Faults, seed: u64, datagrams: u32) -> (Link, Vec<Fate>, Vec<(Duration, Vec<u8>)>) {
+    fn story(faults: Faults, seed: u64, datagrams: u32) -> (Link, Vec<Fate>, Vec<Arrival>) {
         let mut link = Link::new(faults, seed);
         let fates = (0..datagrams).map(|n| link.send(n * MILLISECOND, &n.to_be_bytes())).collect();
         let mut arrived = Vec::new();
