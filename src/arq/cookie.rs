@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A secret is used for so long, and then for as long again to recognise what was made with it.
-const PERIOD: Duration = Duration::from_secs(30);
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// A cookie opens nothing later than this after it was made.
-pub const LIFETIME: Duration = Duration::from_secs(60);
+pub const LIFETIME: Duration = Duration::from_secs(120);
 
 // ANCHOR: cookies
 /// Makes cookies, and recognises them, without keeping any.

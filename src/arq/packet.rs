@@ -4,7 +4,7 @@ use std::fmt;
 
 /// How many bytes a packet has before its data. An answer has no data, so an answer is never larger than the
 /// packet that it answers.
-pub const HEADER: usize = 17;
+pub const HEADER: usize = 21;
 
 /// How many bytes of data a packet carries at most. With the headers of UDP and IPv6 it stays below 1280 bytes, which
 /// every IPv6 link carries in one piece (RFC 8200, section 5). Nothing is cut up on its way.
@@ -39,10 +39,10 @@ impl Kind {
 /// A packet. On the wire, numbers with the most significant byte first:
 ///
 /// ```text
-/// 0          4      5          9                 17
-/// ┌──────────┬──────┬──────────┬─────────────────┬──────────────
-/// │ checksum │ kind │ number   │ cookie          │ data …
-/// └──────────┴──────┴──────────┴─────────────────┴──────────────
+/// 0          4      5          9          13                21
+/// ┌──────────┬──────┬──────────┬──────────┬─────────────────┬────────
+/// │ checksum │ kind │ number   │ echo     │ cookie          │ data …
+/// └──────────┴──────┴──────────┴──────────┴─────────────────┴────────
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -50,6 +50,8 @@ pub struct Packet {
     pub kind: Kind,
     /// Its place among the packets of the message; in an acknowledgement, the place that is waited for.
     pub number: u32,
+    /// In an acknowledgement, the number of the packet that it answers: so its sender knows how long that took.
+    pub echo: u32,
     /// Shows that the sender has read what the server sent it; 0 in the first packet.
     pub cookie: u64,
     /// A piece of the message; nothing in an answer.
@@ -89,7 +91,12 @@ impl std::error::Error for Malformed {}
 impl Packet {
     /// A packet without data.
     pub fn bare(kind: Kind, number: u32, cookie: u64) -> Packet {
-        Packet { kind, number, cookie, data: Vec::new() }
+        Packet { kind, number, echo: 0, cookie, data: Vec::new() }
+    }
+
+    /// The acknowledgement of this packet, when everything before `expected` has come.
+    pub fn acknowledged(&self, expected: u32) -> Packet {
+        Packet { echo: self.number, ..Packet::bare(Kind::Ack, expected, self.cookie) }
     }
 
     // ANCHOR: encode
@@ -98,17 +105,18 @@ impl Packet {
     /// ```
     /// use socket_steps::arq::packet::{Kind, Malformed, Packet};
     ///
-    /// let packet = Packet { kind: Kind::Last, number: 7, cookie: 42, data: "안녕".into() };
+    /// let packet = Packet { data: "안녕".into(), ..Packet::bare(Kind::Last, 7, 42) };
     /// let mut bytes = packet.encode();
     /// assert_eq!(Packet::decode(&bytes), Ok(packet));
     ///
-    /// bytes[20] ^= 1;
+    /// bytes[22] ^= 1;
     /// assert_eq!(Packet::decode(&bytes), Err(Malformed::Damaged));
     /// ```
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         bytes.push(self.kind as u8);
         bytes.extend(self.number.to_be_bytes());
+        bytes.extend(self.echo.to_be_bytes());
         bytes.extend(self.cookie.to_be_bytes());
         bytes.extend(&self.data);
         let checksum = crc32fast::hash(&bytes[4..]);
@@ -130,7 +138,7 @@ impl Packet {
         if data.len() > MAX_DATA {
             return Err(Malformed::Long);
         }
-        let [c0, c1, c2, c3, kind, n0, n1, n2, n3, cookie @ ..] = *header;
+        let [c0, c1, c2, c3, kind, n0, n1, n2, n3, e0, e1, e2, e3, cookie @ ..] = *header;
         if crc32fast::hash(&bytes[4..]) != u32::from_be_bytes([c0, c1, c2, c3]) {
             return Err(Malformed::Damaged);
         }
@@ -146,7 +154,8 @@ impl Packet {
             return Err(Malformed::Data);
         }
         let number = u32::from_be_bytes([n0, n1, n2, n3]);
-        Ok(Packet { kind, number, cookie: u64::from_be_bytes(cookie), data: data.to_vec() })
+        let echo = u32::from_be_bytes([e0, e1, e2, e3]);
+        Ok(Packet { kind, number, echo, cookie: u64::from_be_bytes(cookie), data: data.to_vec() })
     }
 }
 

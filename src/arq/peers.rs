@@ -94,9 +94,9 @@ pub struct Reaction {
 /// let cookie = peers.receive(now, client, &Packet::bare(Kind::Hello, 7, 0).encode()).answer.unwrap().cookie;
 /// assert_eq!(peers.known(), 0); // nothing is remembered yet
 ///
-/// let packet = Packet { kind: Kind::Last, number: 7, cookie, data: "안녕!".into() };
+/// let packet = Packet { data: "안녕!".into(), ..Packet::bare(Kind::Last, 7, cookie) };
 /// let reaction = peers.receive(now, client, &packet.encode());
-/// assert_eq!(reaction.answer, Some(Packet::bare(Kind::Ack, 8, cookie)));
+/// assert_eq!(reaction.answer, Some(packet.acknowledged(8)));
 /// assert_eq!(reaction.message, Some("안녕!".into()));
 /// ```
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Peers {
         }
         let transfer = self.transfers.get_mut(&id).ok_or(News::Unknown)?;
         let (receipt, message) = transfer.take_in(now, packet, self.limits.message)?;
-        let answer = Packet::bare(Kind::Ack, transfer.receiver.expected(), packet.cookie);
+        let answer = packet.acknowledged(transfer.receiver.expected());
         Ok(Reaction { news: News::Packet(receipt), answer: Some(answer), message })
     }
 
@@ -197,9 +197,10 @@ impl Peers {
 }
 
 // ANCHOR: linger
-/// Who has sent a whole message is remembered for so long. Its last acknowledgement may be lost: then the last packet
-/// comes again, and somebody has to acknowledge it again. And its first packet may have been doubled, and be late: to a
-/// server that had forgotten it, it would begin a new message. It begins nothing once its cookie is too old.
+/// Who has sent a whole message is remembered until nothing has come of it for so long. Its last acknowledgement may be
+/// lost: then the last packet comes again, and somebody has to acknowledge it again. And its first packet may have been
+/// doubled, and be late: to a server that had forgotten it, it would begin the message once more. Once its cookie is too
+/// old, it begins nothing.
 const LINGER: Duration = LIFETIME;
 // ANCHOR_END: linger
 
@@ -209,7 +210,7 @@ struct Transfer {
     receiver: Receiver,
     message: Vec<u8>,
     is_too_long: bool,
-    /// When something new last came of it.
+    /// When something new last came of it; or, once it is whole, when anything did.
     news: Duration,
 }
 
@@ -231,11 +232,11 @@ impl Transfer {
             return Err(News::TooLong);
         }
         let is_news = matches!(receipt, Receipt::InOrder(_) | Receipt::Early);
-        if is_news {
+        let is_whole = self.receiver.has_everything();
+        if is_news || is_whole {
             self.news = now;
         }
-        let is_whole = self.receiver.has_everything() && is_news;
-        Ok((receipt, is_whole.then(|| std::mem::take(&mut self.message))))
+        Ok((receipt, (is_whole && is_news).then(|| std::mem::take(&mut self.message))))
     }
 
     fn held(&self) -> usize {

@@ -79,17 +79,17 @@ const REPEATED: u32 = 3;
 ///
 /// sender.receive(now, &Packet::bare(Kind::Cookie, 7, 42).encode());
 /// let (first, why) = sender.next_packet(now).unwrap();
-/// assert_eq!((first.number, first.data, why), (7, "안녕".into(), Why::New));
+/// assert_eq!((first.number, &first.data[..], why), (7, "안녕".as_bytes(), Why::New));
 /// assert_eq!(sender.next_packet(now), None); // waits
 ///
 /// let later = sender.wakes_at().unwrap();
 /// let (again, why) = sender.next_packet(later).unwrap();
 /// assert_eq!((again.number, why), (7, Why::Silence));
 ///
-/// sender.receive(later, &Packet::bare(Kind::Ack, 8, 42).encode());
+/// sender.receive(later, &first.acknowledged(8).encode());
 /// let (last, _) = sender.next_packet(later).unwrap();
-/// assert_eq!((last.kind, last.data), (Kind::Last, "!".into()));
-/// sender.receive(later, &Packet::bare(Kind::Ack, 9, 42).encode());
+/// assert_eq!((last.kind, &last.data[..]), (Kind::Last, "!".as_bytes()));
+/// sender.receive(later, &last.acknowledged(9).encode());
 /// assert_eq!(sender.state(), State::Delivered);
 /// ```
 #[derive(Debug)]
@@ -117,11 +117,13 @@ pub struct Sender {
     tally: Tally,
 }
 
-/// When a packet was sent, and whether more than once.
+/// A packet on the way.
 #[derive(Debug)]
 struct Flight {
+    /// When it was sent.
     at: Duration,
-    again: bool,
+    /// It was sent once, and has not been answered.
+    measures: bool,
 }
 
 impl Sender {
@@ -163,7 +165,7 @@ impl Sender {
             None => return None,
         };
         let place = if why == Why::New { self.on_the_way.len() } else { 0 };
-        let flight = Flight { at: now, again: why != Why::New };
+        let flight = Flight { at: now, measures: why == Why::New };
         if why == Why::New {
             self.on_the_way.push_back(flight)
         } else {
@@ -203,7 +205,8 @@ impl Sender {
         let begin = index * self.options.piece;
         let end = self.message.len().min(begin + self.options.piece);
         let kind = if index + 1 == self.packets() { Kind::Last } else { Kind::Data };
-        Packet { kind, number: self.number(index), cookie, data: self.message[begin..end].to_vec() }
+        let data = self.message[begin..end].to_vec();
+        Packet { kind, number: self.number(index), echo: 0, cookie, data }
     }
 
     /// Takes in what has arrived, and returns it as it was understood.
@@ -214,7 +217,7 @@ impl Sender {
         let packet = Packet::decode(datagram).inspect_err(|_| self.tally.malformed += 1)?;
         let is_news = match packet.kind {
             Kind::Cookie => packet.number == self.first && self.welcome(now, packet.cookie),
-            Kind::Ack => self.cookie == Some(packet.cookie) && self.acknowledged(now, packet.number),
+            Kind::Ack => self.cookie == Some(packet.cookie) && self.acknowledged(now, &packet),
             // A server asks nothing: this is not for us.
             Kind::Hello | Kind::Data | Kind::Last => false,
         };
@@ -227,15 +230,18 @@ impl Sender {
         let is_waited_for = self.cookie.is_none() && !self.on_the_way.is_empty();
         if is_waited_for {
             self.cookie = Some(cookie);
+            self.measure(now, 0);
             self.arrived(now, 1);
         }
         is_waited_for
     }
 
     // ANCHOR: acknowledged
-    /// The server has everything before this number. Returns whether that says anything.
-    fn acknowledged(&mut self, now: Duration, number: u32) -> bool {
-        match usize::try_from(distance(self.number(self.acked), number)) {
+    /// The server has everything before a number. Returns whether that says anything.
+    fn acknowledged(&mut self, now: Duration, ack: &Packet) -> bool {
+        let base = self.number(self.acked);
+        self.measure(now, distance(base, ack.echo));
+        match usize::try_from(distance(base, ack.number)) {
             Err(_) => false, // An old one, overtaken by newer ones.
             Ok(0) => self.not_yet(),
             Ok(packets) if packets <= self.on_the_way.len() => {
@@ -262,19 +268,25 @@ impl Sender {
 
     /// The first so many on the way have arrived.
     fn arrived(&mut self, now: Duration, packets: usize) {
-        let flights: Vec<Flight> = self.on_the_way.drain(..packets).collect();
-        // An acknowledgement of what was sent twice does not say which of the two it is for (Karn).
-        if let Some(last) = flights.last()
-            && flights.iter().all(|flight| !flight.again)
-        {
-            self.rto.measured(now.saturating_sub(last.at));
-        }
+        self.on_the_way.drain(..packets);
         self.again = None;
         self.repeated = 0;
         self.news = Some(now);
         self.timer = if self.on_the_way.is_empty() { None } else { Some(now + self.rto.now()) };
     }
     // ANCHOR_END: acknowledged
+
+    // ANCHOR: karn
+    /// The packet at this place has been answered; how long did it take? Of one that was sent twice, nobody knows
+    /// which of the two the answer is for: it measures nothing (Karn's algorithm).
+    fn measure(&mut self, now: Duration, place: i32) {
+        let flight = usize::try_from(place).ok().and_then(|place| self.on_the_way.get_mut(place));
+        if let Some(flight) = flight.filter(|flight| flight.measures) {
+            flight.measures = false;
+            self.rto.measured(now.saturating_sub(flight.at));
+        }
+    }
+    // ANCHOR_END: karn
 
     /// When to ask for the next packet, if nothing arrives before.
     pub fn wakes_at(&self) -> Option<Duration> {

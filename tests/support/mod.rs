@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 pub mod kit;
+pub mod lossy;
 pub mod port;
 
 use std::collections::BTreeMap;
