@@ -62,6 +62,13 @@ pub struct Tally {
     pub useless: u64,
 }
 
+impl Tally {
+    /// Packets that were sent again, whatever the reason.
+    pub fn sent_again(&self) -> u64 {
+        self.after_silence + self.after_gaps
+    }
+}
+
 /// This many acknowledgements that say the same are no accident of the order in which packets came (RFC 5681).
 const REPEATED: u32 = 3;
 
