@@ -110,8 +110,7 @@ impl Layout<'_> {
     }
 
     fn arrows(&self, out: &mut String) {
-        for &arrow in &self.timeline.arrows {
-            let ((from_row, from), (to_row, to)) = arrow;
+        for &((from_row, from), (to_row, to)) in &self.timeline.arrows {
             let (mut x1, mut y1) = (self.x[from], self.y[from_row]);
             let (x2, y2) = (self.x[to], self.y[to_row]);
             let colour = self.colour(from);
@@ -121,7 +120,7 @@ impl Layout<'_> {
                 )
             };
             let mut head = HEAD;
-            if is_kept_waiting(self.timeline, arrow) {
+            if is_kept_waiting(from_row, to_row) {
                 // It is soon there, and then waits.
                 let x = if x1 > x2 { x2 + WAITS_BESIDE } else { x2 - WAITS_BESIDE };
                 let _ = writeln!(out, "{}", line(x1, y1, x, y1 + ON_THE_WAY, ""));

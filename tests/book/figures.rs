@@ -8,8 +8,6 @@
 //!      arrows: "sending" -> "received 안녕", "received 안녕" -> "received 서버";
 //!      blocked: client-b "sending" .. "received" -->
 //! ```
-//!
-//! `flights: "sends" -> "has"` are arrows, too: of what is on its way until it is received, however long that takes.
 
 use unicode_width::UnicodeWidthChar;
 
@@ -31,7 +29,6 @@ pub(crate) struct Plan {
     from: Option<String>,
     to: Option<String>,
     arrows: Vec<(String, String)>,
-    flights: Vec<(String, String)>,
     blocked: Vec<(String, String, String)>,
 }
 
@@ -43,8 +40,6 @@ pub(crate) struct Timeline {
     pub(crate) rows: Vec<Vec<(usize, String)>>,
     /// From one event to another: ((row, lane), (row, lane)).
     pub(crate) arrows: Vec<((usize, usize), (usize, usize))>,
-    /// Those of them that are on their way all the time: nothing has arrived that waits to be read.
-    pub(crate) flights: Vec<((usize, usize), (usize, usize))>,
     /// A lane in which nothing can happen, from a row to a row.
     pub(crate) blocked: Vec<(usize, usize, usize)>,
 }
@@ -84,9 +79,8 @@ impl Plan {
                 "lanes" => plan.lanes = value.split(',').map(|lane| lane.trim().to_owned()).collect(),
                 "from" => plan.from = text,
                 "to" => plan.to = text,
-                key @ ("arrows" | "flights") => {
-                    let pairs = arrow.captures_iter(value).map(|found| (found[1].into(), found[2].into())).collect();
-                    if key == "arrows" { plan.arrows = pairs } else { plan.flights = pairs }
+                "arrows" => {
+                    plan.arrows = arrow.captures_iter(value).map(|found| (found[1].into(), found[2].into())).collect();
                 }
                 "blocked" => {
                     let periods = period.captures_iter(value);
@@ -136,13 +130,10 @@ impl Timeline {
             [server, a, b] if server == "server" => self.reorder(&[a.clone(), server.clone(), b.clone()])?,
             _ => {}
         }
-        for (index, (from, to)) in plan.arrows.iter().chain(&plan.flights).enumerate() {
+        for (from, to) in &plan.arrows {
             let arrows = self.arrows_between(from, to);
             if arrows.is_empty() {
                 return Err(format!("no lane says {from:?}, and then another {to:?}"));
-            }
-            if index >= plan.arrows.len() {
-                self.flights.extend(&arrows);
             }
             self.arrows.extend(arrows);
         }
@@ -233,7 +224,6 @@ fn cells(line: &str, lane_width: usize) -> Vec<(usize, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::is_kept_waiting;
 
     fn told() -> Timeline {
         let line = |left: &str, right: &str| format!("{left:500}{right}");
@@ -265,10 +255,6 @@ mod tests {
         let timeline = told().arranged(&Plan::parse(plan).unwrap()).unwrap();
         assert_eq!(timeline.arrows, [((1, 0), (2, 1))]);
         assert_eq!(timeline.blocked, [(0, 0, 1)]);
-        assert_eq!((timeline.flights.len(), is_kept_waiting(&timeline, ((1, 0), (9, 1)))), (0, true));
-        let timeline = told().arranged(&Plan::parse(r#"ch; flights: "ready" -> "received""#).unwrap()).unwrap();
-        assert_eq!(timeline.flights, timeline.arrows);
-        assert!(timeline.flights.iter().all(|flight| !is_kept_waiting(&timeline, *flight)));
         for wrong in
             [r#"ch; arrows: "gone" -> "received""#, r#"ch; blocked: nobody "ready" .. "sending""#, "ch; from: \"gone\""]
         {

@@ -96,7 +96,7 @@ impl<'t> Layout<'t> {
 
     /// What the picture has that needs a word.
     pub(crate) fn explanations(&self) -> Vec<&'static str> {
-        let waits = self.timeline.arrows.iter().any(|arrow| is_kept_waiting(self.timeline, *arrow));
+        let waits = self.timeline.arrows.iter().any(|(from, to)| is_kept_waiting(from.0, to.0));
         let all = [(!self.timeline.blocked.is_empty(), BLOCKED), (waits, UNREAD)];
         all.into_iter().filter(|(is_there, _)| *is_there).map(|(_, text)| text).collect()
     }
@@ -105,10 +105,9 @@ impl<'t> Layout<'t> {
 pub(crate) const BLOCKED: &str = "waits";
 pub(crate) const UNREAD: &str = "has arrived, and nobody has read it";
 
-/// What is read more than a row later has waited, unless it was on its way.
-pub(crate) fn is_kept_waiting(timeline: &Timeline, arrow: ((usize, usize), (usize, usize))) -> bool {
-    let ((from_row, _), (to_row, _)) = arrow;
-    to_row - from_row > 2 && !timeline.flights.contains(&arrow)
+/// What is read more than a row later has waited.
+pub(crate) fn is_kept_waiting(from_row: usize, to_row: usize) -> bool {
+    to_row - from_row > 2
 }
 
 pub(crate) fn is_state(text: &str) -> bool {
