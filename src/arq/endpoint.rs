@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, info};
 
 use super::link::Link;
 use super::packet::{HEADER, MAX_DATA};
@@ -188,7 +188,12 @@ fn is_harmless(error: &io::Error) -> bool {
 fn unless_harmless<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if is_harmless(&error) => Ok(None),
+        Err(error) if is_harmless(&error) => {
+            if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
+                info!(target: "client", "going on: {error}");
+            }
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -161,8 +161,9 @@ impl Sender {
     /// [wake up](Sender::wakes_at).
     pub fn next_packet(&mut self, now: Duration) -> Option<(Packet, Why)> {
         if self.timer.is_some_and(|at| at <= now) {
-            self.nothing_came(now);
+            self.nothing_came();
         }
+        self.gave_up |= self.gives_up_at().is_some_and(|at| at <= now);
         if self.state() != State::Sending {
             return None;
         }
@@ -173,10 +174,9 @@ impl Sender {
         };
         let place = if why == Why::New { self.on_the_way.len() } else { 0 };
         let flight = Flight { at: now, measures: why == Why::New };
-        if why == Why::New {
-            self.on_the_way.push_back(flight)
-        } else {
-            self.on_the_way[0] = flight
+        match self.on_the_way.get_mut(place) {
+            Some(first) => *first = flight,
+            None => self.on_the_way.push_back(flight),
         }
         if place == 0 {
             self.timer = Some(now + self.rto.now()); // It is for the first on the way.
@@ -196,12 +196,11 @@ impl Sender {
 
     // ANCHOR: silence
     /// Nothing was acknowledged in time. The first on the way is sent again, and waited for longer.
-    fn nothing_came(&mut self, now: Duration) {
+    fn nothing_came(&mut self) {
         self.timer = None;
         self.rto.back_off();
         self.again = Some(Why::Silence);
         self.gaps_until = self.acked + self.on_the_way.len();
-        self.gave_up = self.news.is_some_and(|news| now.saturating_sub(news) >= self.options.patience);
     }
     // ANCHOR_END: silence
 
@@ -297,7 +296,12 @@ impl Sender {
 
     /// When to ask for the next packet, if nothing arrives before.
     pub fn wakes_at(&self) -> Option<Duration> {
-        self.timer.filter(|_| self.state() == State::Sending)
+        let wakes_at = [self.timer, self.gives_up_at()].into_iter().flatten().min();
+        wakes_at.filter(|_| self.state() == State::Sending)
+    }
+
+    fn gives_up_at(&self) -> Option<Duration> {
+        self.news.map(|news| news.saturating_add(self.options.patience))
     }
 
     /// How it stands.

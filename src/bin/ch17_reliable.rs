@@ -228,7 +228,7 @@ fn give_up(address: &str, error: &io::Error) -> ! {
 /// Over real UDP. Loopback loses next to nothing, so the link in front of it loses on purpose, in both directions.
 fn send(server: SocketAddr, loss: u8, seed: u64) -> io::Result<Tally> {
     let faults = Faults { lost: loss, ..Faults::default() };
-    let options = Options { window: 4, piece: PIECE, ..Options::default() };
+    let options = Options { window: 4, piece: PIECE, patience: Duration::from_secs(10) };
     endpoint::send(server, GREETING.into(), options, Link::new(faults, seed), Link::new(faults, !seed))
 }
 // ANCHOR_END: send
