@@ -42,10 +42,13 @@ const GAP: usize = 2;
 /// No lane is narrower, however little space there is.
 const MIN_LANE: usize = 16;
 
+/// What is told unless `RUST_LOG` says otherwise: what the actors say, and of the kit its troubles only.
+const FILTER: &str = "info,socket_steps=warn";
+
 static STAGE: Mutex<Stage> = Mutex::new(Stage::new());
 
 /// Begins a scene with these lanes, from left to right, on standard output. Records at level info and above
-/// are shown, unless `RUST_LOG` says otherwise.
+/// are shown, and the kit's from warn up, unless `RUST_LOG` says otherwise.
 pub fn scene(lanes: &[&str]) {
     let width = std::env::var("NARRATE_WIDTH").ok().and_then(|width| width.parse().ok());
     let scene = Stage {
@@ -81,7 +84,7 @@ fn start_logging(
     target: Target,
     format: impl Fn(&mut env_logger::fmt::Formatter, &Record<'_>) -> io::Result<()> + Sync + Send + 'static,
 ) {
-    Builder::from_env(Env::default().default_filter_or("info"))
+    Builder::from_env(Env::default().default_filter_or(FILTER))
         .format(format)
         .target(target)
         .write_style(WriteStyle::Never) // Lanes have colours of their own.

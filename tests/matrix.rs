@@ -18,14 +18,24 @@ use serde_json::Value;
 use support::run;
 
 /// The chapters with a server that can be judged, in their order, and the options that their servers take.
-const JUDGED: &[(&str, &[&str])] =
-    &[("ch04_reply", &[]), ("ch05_stream", &[]), ("ch06_threads", &[]), ("ch07_pool", &["--limit", LIMIT])];
+const JUDGED: &[(&str, &[&str])] = &[
+    ("ch04_reply", &[]),
+    ("ch05_stream", &[]),
+    ("ch06_threads", &[]),
+    ("ch07_pool", &["--limit", LIMIT]),
+    ("ch15_ipc", &["--limit", LIMIT, "--idle", DEADLINE, "--message", DEADLINE]),
+];
+
+/// The chapter whose stages only a server on a path can be asked for, and those that can be started on one.
+const PATHS: &str = "ch15_ipc";
+const ON_A_PATH: &[&str] = &["ch15_ipc"];
 
 /// The chapters without a stage of their own, and why, in words for the reader.
 const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch01_file", "both of its ends are in one program"),
     ("ch02_address", "it is about addresses, and nothing is sent"),
     ("ch03_steps", "its server says one sentence to everyone, and hangs up"),
+    ("ch16_udp", "its server takes datagrams, and `check` speaks in streams"),
 ];
 
 /// The stages that the last judged chapter before their own passes, too, and why, in words for the reader.
@@ -45,6 +55,7 @@ const PASSED_BEFORE: &[(&str, &str)] = &[
 
 /// What `check` is told of every server: chapters that know no limit have to do without it.
 const LIMIT: &str = "8";
+const DEADLINE: &str = "1s";
 
 /// How many servers are judged at the same time: nearly all of it is waiting.
 const AT_ONCE: usize = 12;
@@ -102,13 +113,15 @@ fn check(options: &[&str]) -> Value {
     serde_json::from_str(&output).unwrap_or_else(|error| panic!("{options:?}: {error}: {output}"))
 }
 
-/// Every stage up to the last chapter that is judged, in the order of `check`.
+/// Every stage of a chapter that is judged, in the order of `check`. (A chapter that is not written yet has no
+/// row; once it is, `no_chapter_is_forgotten`.)
 fn stages() -> Vec<Stage> {
     let (last, _) = JUDGED[JUDGED.len() - 1];
     let list = check(&["--list", "--until", last]);
     let text = |stage: &Value, field: &str| stage[field].as_str().unwrap().to_owned();
     let stages = list["stages"].as_array().unwrap().iter();
-    stages.map(|stage| Stage { name: text(stage, "name"), chapter: text(stage, "chapter") }).collect()
+    let stages = stages.map(|stage| Stage { name: text(stage, "name"), chapter: text(stage, "chapter") });
+    stages.filter(|stage| JUDGED.iter().any(|(program, _)| *program == stage.chapter)).collect()
 }
 
 fn judge(stages: &[Stage]) -> Table {
@@ -124,7 +137,9 @@ fn judge(stages: &[Stage]) -> Table {
     }
     for (program, options) in JUDGED {
         let own = stages.iter().filter(|stage| stage.chapter.as_str() <= *program);
-        errands.push((*program, *options, own.collect(), PATIENT));
+        let (on_a_path, others): (Vec<&Stage>, Vec<&Stage>) = own.partition(|stage| stage.chapter == PATHS);
+        let groups = [others, on_a_path].into_iter().filter(|group| !group.is_empty());
+        errands.extend(groups.map(|group| (*program, *options, group, PATIENT)));
     }
 
     let queue = Mutex::new(errands.into_iter());
@@ -148,9 +163,15 @@ fn judge(stages: &[Stage]) -> Table {
 fn judge_some(program: &str, options: &[&str], stages: &[&Stage], patience: &str) -> Vec<(String, Outcome)> {
     let folder = Path::new(env!("CARGO_BIN_EXE_socket-steps")).parent().unwrap();
     let path = folder.join(program).display().to_string();
-    let words = [path.as_str(), "server", "127.0.0.1:0"].into_iter().chain(options.iter().copied());
+    let socket = tempfile::tempdir().unwrap();
+    let address = match stages.iter().all(|stage| stage.chapter == PATHS) && ON_A_PATH.contains(&program) {
+        true => format!("unix:{}", socket.path().join("socket").display()),
+        false => "127.0.0.1:0".to_owned(),
+    };
+    let words = [path.as_str(), "server", &address].into_iter().chain(options.iter().copied());
     let spawn = shell_words::join(words);
-    let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--patience", patience];
+    let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--deadline", DEADLINE];
+    asked.extend(["--patience", patience]);
     asked.extend(stages.iter().flat_map(|stage| ["--stage", stage.name.as_str()]));
     let report = check(&asked);
     let outcome = |stage: &Value| match stage["outcome"].as_str() {
@@ -168,6 +189,15 @@ fn problems(stages: &[Stage], table: &Table) -> Vec<String> {
     let mut problems = Vec::new();
     for Stage { name, chapter } in stages {
         let of = |program: &'static str| table[&(name.clone(), program)];
+        if chapter == PATHS {
+            for (program, _) in JUDGED {
+                let right = if ON_A_PATH.contains(program) { Outcome::Passed } else { Outcome::Skipped };
+                if of(program) != right {
+                    problems.push(format!("{name}: {program}: {:?}, should be {right:?}", of(program)));
+                }
+            }
+            continue;
+        }
         for (program, _) in JUDGED.iter().filter(|(program, _)| *program >= chapter.as_str()) {
             if of(program) != Outcome::Passed {
                 problems.push(format!("{name}, of {chapter}: {program} should pass it: {:?}", of(program)));
@@ -215,6 +245,11 @@ fn in_markdown(stages: &[Stage], table: &Table) -> String {
     for (name, why) in PASSED_BEFORE {
         text += &format!("\n- `{name}`: {why}.");
     }
+    text += &format!(
+        "\n\nOnly a server on a path can be asked for the stages of [chapter {}]({}): – is for those that are on a port.",
+        number(PATHS),
+        page(PATHS)
+    );
     text += "\n\nNot judged:\n";
     for (program, why) in NOT_JUDGED {
         text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));

@@ -169,9 +169,10 @@ impl Timeline {
         all.filter(move |(_, (_, said))| said.starts_with(text)).map(|(row, (lane, _))| (row, *lane))
     }
 
-    /// Each cause with the first effect that another lane tells later, each effect once.
+    /// Each cause with the first effect that another lane tells later, each effect once: said twice, an arrow leads to
+    /// the second effect of the same cause.
     fn arrows_between(&self, from: &str, to: &str) -> Vec<((usize, usize), (usize, usize))> {
-        let mut used = Vec::new();
+        let mut used: Vec<(usize, usize)> = self.arrows.iter().map(|(_, end)| *end).collect();
         let mut arrows = Vec::new();
         for (row, lane) in self.events(from) {
             let effect = self.events(to).find(|end| end.0 > row && end.1 != lane && !used.contains(end));
