@@ -10,7 +10,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// A cookie opens nothing later than this after it was made.
 pub const LIFETIME: Duration = Duration::from_secs(120);
 
-// ANCHOR: cookies
 /// Makes cookies, and recognises them, without keeping any.
 ///
 /// A cookie is a keyed hash: the address and the first number, mixed with a secret. Whoever does not know the secret
@@ -40,18 +39,19 @@ pub struct Cookies {
 }
 
 impl Cookies {
+    // ANCHOR: make
     /// The cookie for whoever sends from this address, and wants to begin with this number.
     pub fn make(&mut self, now: Duration, from: SocketAddr, number: u32) -> u64 {
         self.change_secrets(now);
         self.secrets[0].hash_one((from, number))
     }
+    // ANCHOR_END: make
 
     /// Whether a cookie is one of ours, for them, and not too old.
     pub fn is_good(&mut self, now: Duration, from: SocketAddr, number: u32, cookie: u64) -> bool {
         self.change_secrets(now);
         self.secrets.iter().any(|secret| secret.hash_one((from, number)) == cookie)
     }
-    // ANCHOR_END: cookies
 
     fn change_secrets(&mut self, now: Duration) {
         let period = now.as_nanos() / PERIOD.as_nanos();

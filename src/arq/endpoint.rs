@@ -67,7 +67,6 @@ impl Server {
         self.peers.counts()
     }
 
-    // ANCHOR: server
     /// Waits for the next whole message. `None` if there is none for so long. Call it again soon: while it does not
     /// run, nothing is acknowledged.
     ///
@@ -103,10 +102,8 @@ impl Server {
             }
         }
     }
-    // ANCHOR_END: server
 }
 
-// ANCHOR: client
 /// Sends a message, through a link that is as bad as `there`, while the acknowledgements come back through `back`;
 /// and waits until all of it has been acknowledged.
 ///
@@ -149,7 +146,6 @@ pub fn send(
         }
     }
 }
-// ANCHOR_END: client
 
 /// A socket that is connected hears of nobody but its peer; and the kernel tells it when nobody listens there.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {

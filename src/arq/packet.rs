@@ -35,7 +35,6 @@ impl Kind {
     }
 }
 
-// ANCHOR: packet
 /// A packet. On the wire, numbers with the most significant byte first:
 ///
 /// ```text
@@ -57,7 +56,6 @@ pub struct Packet {
     /// A piece of the message; nothing in an answer.
     pub data: Vec<u8>,
 }
-// ANCHOR_END: packet
 
 /// Why something is no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +97,6 @@ impl Packet {
         Packet { echo: self.number, ..Packet::bare(Kind::Ack, expected, self.cookie) }
     }
 
-    // ANCHOR: encode
     /// Its bytes on the wire.
     ///
     /// ```
@@ -123,7 +120,6 @@ impl Packet {
         bytes[..4].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
-    // ANCHOR_END: encode
 
     /// Reads what has arrived.
     ///
@@ -159,7 +155,6 @@ impl Packet {
     }
 }
 
-// ANCHOR: distance
 /// How far `to` is ahead of `from`; negative if it is behind.
 ///
 /// Numbers begin again at 0 after 4,294,967,295. So nobody can say which of two is larger; but which of the two is
@@ -175,4 +170,3 @@ impl Packet {
 pub fn distance(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from) as i32
 }
-// ANCHOR_END: distance

@@ -119,7 +119,6 @@ impl Peers {
         Peers { limits, cookies, transfers, counts: Counts::default(), next_look: Duration::ZERO }
     }
 
-    // ANCHOR: receive
     /// Takes in a datagram. Every answer is a bare header: nobody is sent more than came from their address.
     pub fn receive(&mut self, now: Duration, from: SocketAddr, datagram: &[u8]) -> Reaction {
         self.forget(now);
@@ -162,7 +161,6 @@ impl Peers {
         self.transfers.insert(id, Transfer::new(now, first.number));
         Ok(())
     }
-    // ANCHOR_END: receive
 
     /// Forgets those of whom nothing comes any more, and those whose message has come so long ago that nothing of it
     /// can be on its way.
@@ -196,13 +194,11 @@ impl Peers {
     }
 }
 
-// ANCHOR: linger
 /// Who has sent a whole message is remembered until nothing has come of it for so long. Its last acknowledgement may be
 /// lost: then the last packet comes again, and somebody has to acknowledge it again. And its first packet may have been
 /// doubled, and be late: to a server that had forgotten it, it would begin the message once more. Once its cookie is too
 /// old, it begins nothing.
 const LINGER: Duration = LIFETIME;
-// ANCHOR_END: linger
 
 /// A message that is coming, or has come.
 #[derive(Debug)]

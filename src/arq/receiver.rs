@@ -17,7 +17,6 @@ pub enum Receipt {
     Beyond,
 }
 
-// ANCHOR: receiver
 /// Takes the packets of one message, in whatever order they come.
 ///
 /// Out of order, it keeps no more than [`MAX_WINDOW`] packets. What is in order waits until it is [taken](Receiver::take).
@@ -69,6 +68,7 @@ impl Receiver {
         }
     }
 
+    // ANCHOR: put_in_order
     /// Moves what has no gap before it any more.
     fn put_in_order(&mut self) -> usize {
         let mut packets = 0;
@@ -84,7 +84,7 @@ impl Receiver {
         }
         packets
     }
-    // ANCHOR_END: receiver
+    // ANCHOR_END: put_in_order
 
     /// The number that is waited for.
     pub fn expected(&self) -> u32 {

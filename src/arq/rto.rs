@@ -14,7 +14,6 @@ const MOST: Duration = Duration::from_secs(60);
 /// How fine a clock is at least; a round trip that varies less than this is not waited for less.
 const CLOCK: Duration = Duration::from_millis(1);
 
-// ANCHOR: rto
 /// The retransmission time-out: measured round trips, smoothed, and four times as much as they vary (RFC 6298).
 ///
 /// ```
@@ -36,6 +35,7 @@ pub struct Rto {
 }
 
 impl Rto {
+    // ANCHOR: measured
     /// An acknowledgement took this long.
     pub fn measured(&mut self, trip: Duration) {
         let (smooth, varies) = match self.measured {
@@ -45,13 +45,13 @@ impl Rto {
         self.measured = Some((smooth, varies));
         self.now = (smooth + (varies * 4).max(CLOCK)).clamp(LEAST, MOST);
     }
+    // ANCHOR_END: measured
 
     /// None came in time: wait twice as long for the next. What is lost is often lost because the link is full, and
     /// who sends more then makes it worse.
     pub fn back_off(&mut self) {
         self.now = (self.now * 2).min(MOST);
     }
-    // ANCHOR_END: rto
 
     /// How long to wait now.
     pub fn now(&self) -> Duration {

@@ -194,7 +194,6 @@ impl Sender {
     }
     // ANCHOR_END: room
 
-    // ANCHOR: silence
     /// Nothing was acknowledged in time. The first on the way is sent again, and waited for longer.
     fn nothing_came(&mut self) {
         self.timer = None;
@@ -202,7 +201,6 @@ impl Sender {
         self.again = Some(Why::Silence);
         self.gaps_until = self.acked + self.on_the_way.len();
     }
-    // ANCHOR_END: silence
 
     /// The packet that is so many places after the last that was acknowledged.
     fn packet(&self, place: usize) -> Packet {
@@ -242,7 +240,6 @@ impl Sender {
         is_waited_for
     }
 
-    // ANCHOR: acknowledged
     /// The server has everything before a number. Returns whether that says anything.
     fn acknowledged(&mut self, now: Duration, ack: &Packet) -> bool {
         let base = self.number(self.acked);
@@ -262,6 +259,7 @@ impl Sender {
         }
     }
 
+    // ANCHOR: not_yet
     /// The server has taken in something, but not the first that is on the way.
     fn not_yet(&mut self) -> bool {
         self.repeated += 1;
@@ -271,6 +269,7 @@ impl Sender {
         }
         true
     }
+    // ANCHOR_END: not_yet
 
     /// The first so many on the way have arrived.
     fn arrived(&mut self, now: Duration, packets: usize) {
@@ -280,9 +279,7 @@ impl Sender {
         self.news = Some(now);
         self.timer = if self.on_the_way.is_empty() { None } else { Some(now + self.rto.now()) };
     }
-    // ANCHOR_END: acknowledged
 
-    // ANCHOR: karn
     /// The packet at this place has been answered; how long did it take? Of one that was sent twice, nobody knows
     /// which of the two the answer is for: it measures nothing (Karn's algorithm).
     fn measure(&mut self, now: Duration, place: i32) {
@@ -292,7 +289,6 @@ impl Sender {
             self.rto.measured(now.saturating_sub(flight.at));
         }
     }
-    // ANCHOR_END: karn
 
     /// When to ask for the next packet, if nothing arrives before.
     pub fn wakes_at(&self) -> Option<Duration> {

@@ -20,7 +20,6 @@ const GREETING: &str = "안녕하세요, 서버님!";
 /// So few bytes a packet that even a greeting is several.
 const PIECE: usize = 4;
 
-// ANCHOR: bad
 /// Of a hundred packets, this many share each fate. A round trip takes 0.1 s.
 const BAD: Faults = Faults {
     lost: 20,
@@ -30,7 +29,6 @@ const BAD: Faults = Faults {
     delay: Duration::from_millis(50),
     late_by: Duration::from_millis(40),
 };
-// ANCHOR_END: bad
 
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -54,7 +52,6 @@ fn usage() -> ! {
     std::process::exit(2);
 }
 
-// ANCHOR: scene
 fn scene(seed: u64) -> io::Result<()> {
     narrate::scene(&["client", "link", "server"]);
     for window in [1, 4] {
@@ -63,7 +60,6 @@ fn scene(seed: u64) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: scene
 
 /// Both sides, what is between them, and what time it is. No socket, and no clock: time goes on to the next thing that
 /// happens, and so the same seed tells the same story.
@@ -88,7 +84,6 @@ impl Story {
         }
     }
 
-    // ANCHOR: play
     /// Until everything has been acknowledged, or the client gives up.
     fn play(mut self) {
         while self.sender.state() == State::Sending {
@@ -111,7 +106,6 @@ impl Story {
         let trips = self.now.div_duration_f64(2 * BAD.delay);
         info!(target: "client", "{}: {trips:.0} round trips", if is_done { "done" } else { "gives up" });
     }
-    // ANCHOR_END: play
 
     fn server_receives(&mut self, datagram: &[u8]) {
         let reaction = self.peers.receive(self.now, CLIENT.into(), datagram);
@@ -183,7 +177,6 @@ fn name(packet: &Packet) -> String {
     }
 }
 
-// ANCHOR: server
 fn server(address: &str) -> io::Result<()> {
     narrate::aside();
     let mut server = Server::bind(address, Limits::default()).unwrap_or_else(|error| give_up(address, &error));
@@ -194,7 +187,6 @@ fn server(address: &str) -> io::Result<()> {
         }
     }
 }
-// ANCHOR_END: server
 
 fn client(words: &[&str]) -> io::Result<()> {
     let (mut address, mut loss, mut seed) = (None, 0, 1);
@@ -224,11 +216,9 @@ fn give_up(address: &str, error: &io::Error) -> ! {
     exit_with(2, &format!("ch17_reliable: {address}: {error}"))
 }
 
-// ANCHOR: send
 /// Over real UDP. Loopback loses next to nothing, so the link in front of it loses on purpose, in both directions.
 fn send(server: SocketAddr, loss: u8, seed: u64) -> io::Result<Tally> {
     let faults = Faults { lost: loss, ..Faults::default() };
     let options = Options { window: 4, piece: PIECE, patience: Duration::from_secs(10) };
     endpoint::send(server, GREETING.into(), options, Link::new(faults, seed), Link::new(faults, !seed))
 }
-// ANCHOR_END: send
