@@ -156,7 +156,6 @@ impl Sender {
         }
     }
 
-    // ANCHOR: next_packet
     /// The next packet that may be sent now, and why; `None` until something arrives, or it is time to
     /// [wake up](Sender::wakes_at).
     pub fn next_packet(&mut self, now: Duration) -> Option<(Packet, Why)> {
@@ -167,11 +166,7 @@ impl Sender {
         if self.state() != State::Sending {
             return None;
         }
-        let why = match self.again.take() {
-            Some(why) => why,
-            None if self.on_the_way.len() < self.room() => Why::New,
-            None => return None,
-        };
+        let why = self.reason()?;
         let place = if why == Why::New { self.on_the_way.len() } else { 0 };
         let flight = Flight { at: now, measures: why == Why::New };
         match self.on_the_way.get_mut(place) {
@@ -184,15 +179,13 @@ impl Sender {
         self.count(now, why);
         Some((self.packet(place), why))
     }
-    // ANCHOR_END: next_packet
 
-    // ANCHOR: room
-    /// How many packets may be on the way. Until the server has shown a cookie and taken the first packet, one.
-    fn room(&self) -> usize {
-        let window = if self.acked == 0 { 1 } else { self.options.window };
-        window.min(self.packets() - self.acked)
+    // ANCHOR: reason
+    /// Why a packet may be sent now, if one may: an old one again, or a new one, if there is room on the way.
+    fn reason(&mut self) -> Option<Why> {
+        let has_room = self.on_the_way.len() < self.room();
+        self.again.take().or(has_room.then_some(Why::New))
     }
-    // ANCHOR_END: room
 
     /// Nothing was acknowledged in time. The first on the way is sent again, and waited for longer.
     fn nothing_came(&mut self) {
@@ -200,6 +193,13 @@ impl Sender {
         self.rto.back_off();
         self.again = Some(Why::Silence);
         self.gaps_until = self.acked + self.on_the_way.len();
+    }
+    // ANCHOR_END: reason
+
+    /// How many packets may be on the way. Until the server has shown a cookie and taken the first packet, one.
+    fn room(&self) -> usize {
+        let window = if self.acked == 0 { 1 } else { self.options.window };
+        window.min(self.packets() - self.acked)
     }
 
     /// The packet that is so many places after the last that was acknowledged.
