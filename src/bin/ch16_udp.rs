@@ -30,7 +30,9 @@ fn main() -> io::Result<()> {
         ["client"] => client("127.0.0.1:8080"),
         ["client", address] if !address.starts_with('-') => client(address),
         ["client", "--bad-link", seed] => client_behind_a_bad_link("127.0.0.1:8080", number(seed)),
-        ["client", address, "--bad-link", seed] => client_behind_a_bad_link(address, number(seed)),
+        ["client", address, "--bad-link", seed] | ["client", "--bad-link", seed, address] => {
+            client_behind_a_bad_link(address, number(seed))
+        }
         _ => usage(),
     }
 }
@@ -92,20 +94,20 @@ fn client(address: &str) -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: connect
 /// A socket for this server. Nothing is sent: the kernel only remembers the address.
 fn connect(address: &str) -> UdpSocket {
     let connected = || {
+        // ANCHOR: connect
         let server = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
         let any = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
         socket.connect(server)?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        // ANCHOR_END: connect
         Ok(socket)
     };
     connected().unwrap_or_else(|error| give_up(address, &error))
 }
-// ANCHOR_END: connect
 
 fn give_up(address: &str, error: &io::Error) -> ! {
     exit_with(2, &format!("ch16_udp: {address}: {error}"))
@@ -117,11 +119,11 @@ fn receive(socket: &UdpSocket) -> io::Result<String> {
     Ok(shown(&datagram[..count]))
 }
 
-// ANCHOR: bad_link
 /// Counts to five, through a link that is bad by order.
 fn client_behind_a_bad_link(address: &str, seed: u64) -> io::Result<()> {
     narrate::aside();
     let socket = connect(address);
+    // ANCHOR: bad_link
     let mut link = bad_link(seed);
     for (second, number) in (0..).zip(NUMBERS) {
         info!(target: "client", "sending {number}");
@@ -132,17 +134,18 @@ fn client_behind_a_bad_link(address: &str, seed: u64) -> io::Result<()> {
         let datagram = link.receive(arrival).unwrap_or_default();
         socket.send(&datagram)?;
     }
+    // ANCHOR_END: bad_link
     while let Ok(answer) = receive(&socket) {
         println!("{answer}");
     }
     Ok(())
 }
 
+/// One of five is lost, one of five comes twice, and one of five is up to two seconds late.
 fn bad_link(seed: u64) -> Link {
     let late_by = Duration::from_secs(2);
     Link::new(Faults { lost: 20, doubled: 20, late: 20, late_by, ..Faults::default() }, seed)
 }
-// ANCHOR_END: bad_link
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["client", "link", "server"]);
@@ -155,7 +158,6 @@ fn scene() -> io::Result<()> {
     numbers_through_a_bad_link(&client, &server)
 }
 
-// ANCHOR: edges
 fn edges(client: &UdpSocket, server: &UdpSocket) -> io::Result<()> {
     for number in ["하나", "둘", "셋", ""] {
         info!(target: "client", "send {} bytes {number}", number.len());
@@ -168,7 +170,6 @@ fn edges(client: &UdpSocket, server: &UdpSocket) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: edges
 
 fn a_buffer_that_is_too_small(client: &UdpSocket, server: &UdpSocket) -> io::Result<()> {
     for word in ["안녕하세요", "서버님"] {
@@ -191,7 +192,6 @@ fn a_datagram_that_is_too_large(client: &UdpSocket, server: &UdpSocket) -> io::R
     Ok(())
 }
 
-// ANCHOR: nobody
 fn nobody_there() -> io::Result<()> {
     let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
     let client = connect(&nobody.to_string());
@@ -202,7 +202,6 @@ fn nobody_there() -> io::Result<()> {
     info!(target: "client", "receive: {error}");
     Ok(())
 }
-// ANCHOR_END: nobody
 
 fn numbers_through_a_bad_link(client: &UdpSocket, server: &UdpSocket) -> io::Result<()> {
     let mut link = bad_link(17);
