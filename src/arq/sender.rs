@@ -259,7 +259,6 @@ impl Sender {
         }
     }
 
-    // ANCHOR: not_yet
     /// The server has taken in something, but not the first that is on the way.
     fn not_yet(&mut self) -> bool {
         self.repeated += 1;
@@ -269,7 +268,6 @@ impl Sender {
         }
         true
     }
-    // ANCHOR_END: not_yet
 
     /// The first so many on the way have arrived.
     fn arrived(&mut self, now: Duration, packets: usize) {
