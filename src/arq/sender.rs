@@ -192,7 +192,7 @@ impl Sender {
         self.timer = None;
         self.rto.back_off();
         self.again = Some(Why::Silence);
-        self.gaps_until = self.acked + self.on_the_way.len();
+        self.gaps_until = self.acked + self.on_the_way.len(); // Others of these may be missing, too.
     }
     // ANCHOR_END: reason
 
