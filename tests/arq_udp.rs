@@ -3,8 +3,10 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,9 +16,8 @@ use socket_steps::arq::link::{Faults, Link};
 use socket_steps::arq::packet::{HEADER, Kind, Packet};
 use socket_steps::arq::peers::{Counts, Limits};
 use socket_steps::arq::sender::Options;
-use std::sync::Arc;
 use support::lossy::long_message;
-use support::{BOUND, has_ipv6, wait_until};
+use support::{BOUND, Server as ChildServer, has_ipv6, run};
 
 const BAD: Faults = Faults {
     lost: 10,
@@ -136,25 +137,18 @@ fn ipv6_is_no_different() {
 
 #[test]
 fn a_server_that_is_not_there_yet_is_waited_for() {
-    // Keep the port to ourselves, and yet nobody listens: the kernel says so, and the sender goes on.
-    let place = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // On an address that nobody else here uses, so that the port stays free.
+    let place = UdpSocket::bind("127.0.0.17:0").unwrap();
     let address = place.local_addr().unwrap();
-    let stranger = socket();
     drop(place);
-    stranger.connect(address).unwrap();
-    stranger.send(b"?").unwrap();
-    assert_eq!(stranger.recv(&mut [0; 10]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-
-    let begun = Instant::now();
-    let client = thread::spawn(move || send(address, b"hello".into(), patient(), perfect(), perfect()));
-    let refused = Duration::from_millis(300);
-    let server = wait_until("the port is free again", || {
-        if begun.elapsed() < refused { None } else { Server::bind(address, LARGE).ok() }
-    });
-    let server = serve(server);
-    let tally = client.join().unwrap().unwrap();
-    assert!(tally.after_silence >= 1, "its first greeting found somebody: {tally:?}");
-    assert_eq!(server.stop().0, [b"hello"]);
+    let mut client = program(&["client", &address.to_string()]).stderr(Stdio::piped()).spawn().unwrap();
+    // The kernel tells it that nobody listens.
+    let mut told = String::new();
+    BufReader::new(client.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.starts_with("client: going on: Connection refused"), "{told:?}");
+    let server = serve(Server::bind(address, LARGE).unwrap());
+    assert!(client.wait().unwrap().success());
+    assert_eq!(server.stop().0, ["안녕하세요, 서버님!".as_bytes()]);
 }
 
 #[test]
@@ -233,4 +227,70 @@ fn an_acknowledgement_from_a_stranger_is_not_heard() {
     let (count, _) = place.recv_from(&mut bytes).unwrap();
     assert_eq!(Packet::decode(&bytes[..count]).unwrap(), hello);
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+fn program(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ch17_reliable"));
+    command.args(words).env_remove("RUST_LOG").env_remove("NARRATE_WIDTH");
+    command
+}
+
+#[test]
+fn the_programs_client_is_heard_by_its_server_through_whatever_it_loses() {
+    let mut server = ChildServer::from_command(&mut program(&["server", "127.0.0.1:0"]));
+    let address = server.address().to_owned();
+    for words in [&["client", &address][..], &["client", &address, "--loss", "30", "--seed", "7"]] {
+        let (status, output, errors) = run(&mut program(words), b"");
+        assert!(status.success() && output.starts_with("delivered; sent "), "{status} {output} {errors}");
+        assert_eq!(server.next_line().unwrap(), "received 안녕하세요, 서버님!");
+    }
+}
+
+#[test]
+fn what_a_stranger_sends_moves_no_cursor_of_the_programs_terminal() {
+    let mut server = ChildServer::from_command(&mut program(&["server", "127.0.0.1:0"]));
+    let address = server.socket_addr();
+    send(address, b"\x1b[2Jhello\nreceived a lie".into(), patient(), perfect(), perfect()).unwrap();
+    assert_eq!(server.next_line().unwrap(), r"received \u{1b}[2Jhello\nreceived a lie");
+}
+
+#[test]
+fn the_same_seed_prints_the_same_story_to_the_byte() {
+    let story = |seed| {
+        let (status, output, _) = run(&mut program(&["--seed", seed]), b"");
+        assert!(status.success());
+        output
+    };
+    assert_eq!(story("3"), story("3"));
+    assert_ne!(story("3"), story("4"));
+    let (_, output, _) = run(&mut program(&[]), b"");
+    for word in
+        ["loses", "damages", "doubles", "drops", "keeps", "had", "again: silence", "again: 3 repeats", "all of it"]
+    {
+        assert!(output.contains(word), "the scene tells of nothing that {word}: {output}");
+    }
+}
+
+#[test]
+fn options_that_are_none_are_answered_with_the_usage_line() {
+    let wrong: [&[&str]; 8] = [
+        &["--seed"],
+        &["--seed", "-1"],
+        &["--seed", "many"],
+        &["client", "--loss"],
+        &["client", "--loss", "101"],
+        &["client", "--loss", "-1"],
+        &["client", "--seed", "18446744073709551616"],
+        &["server", "--seed", "1"],
+    ];
+    for words in wrong {
+        let (status, output, errors) = run(&mut program(words), b"");
+        assert_eq!((status.code(), output.as_str(), errors.lines().count()), (Some(2), "", 1), "{words:?}: {errors}");
+        assert!(errors.starts_with("usage: ch17_reliable "), "{words:?}: {errors}");
+    }
+    for words in [&["server", "nowhere"][..], &["client", "nowhere"]] {
+        let (status, _, errors) = run(&mut program(words), b"");
+        assert_eq!((status.code(), errors.lines().count()), (Some(2), 1), "{words:?}: {errors}");
+        assert!(errors.starts_with("ch17_reliable: nowhere: "), "{words:?}: {errors}");
+    }
 }
