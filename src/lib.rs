@@ -43,7 +43,7 @@
 //! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
-//! | [`arq`] | chapter 17's island: a message through a bad link; nothing else needs it |
+//! | [`arq`] | an island, of chapters 16 and 17: a bad link, and a message that gets through it |
 //!
 //! # The threads
 //!

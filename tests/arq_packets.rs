@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn answers_nobody_would_give_make_no_sender_stumble(
         first in any::<u32>(),
-        answers in prop::collection::vec((packets(), any::<i8>(), any::<i8>(), any::<bool>()), 0..300),
+        answers in prop::collection::vec((packets(), any::<i8>(), any::<i8>(), any::<bool>()), 0..100),
     ) {
         let mut sender = Sender::new(vec![0; 1000], first, Options { piece: 10, ..Options::default() });
         let mut now = Duration::ZERO;

@@ -28,7 +28,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// let mut server = Server::bind("127.0.0.1:0", Default::default())?;
 /// let address = server.local_addr()?;
 /// let client = std::thread::spawn(move || {
-///     let bad = || Link::new(Faults { damaged: 20, ..Faults::default() }, 2);
+///     let bad = || Link::new(Faults { damaged: 20, ..Faults::default() }, 5);
 ///     send(address, "안녕하세요, 서버님!".into(), Options::default(), bad(), bad())
 /// });
 /// let (_from, message) = server.receive(Duration::from_secs(10))?.expect("a message in ten seconds");
@@ -73,10 +73,10 @@ impl Server {
     /// # Errors
     /// When the socket is of no use any more. What a single peer may cause is none.
     pub fn receive(&mut self, patience: Duration) -> io::Result<Option<(SocketAddr, Vec<u8>)>> {
-        let deadline = Instant::now() + patience;
+        let called = Instant::now();
         let mut bytes = [0; BUFFER];
         loop {
-            let rest = deadline.saturating_duration_since(Instant::now());
+            let rest = patience.saturating_sub(called.elapsed());
             if rest.is_zero() {
                 return Ok(None);
             }

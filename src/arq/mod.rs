@@ -2,8 +2,8 @@
 //!
 //! It is a model. TCP sends in both directions, numbers bytes instead of packets, and does much besides: it never sends
 //! more than the receiver has room for (flow control) or than the network seems to bear (congestion control), and it
-//! acknowledges what has come after a gap (RFC 2018). It is removed by removing this folder and chapter 17: nothing else
-//! in the kit needs it.
+//! acknowledges what has come after a gap (RFC 2018). Nothing else in the kit needs it: it is removed by removing this
+//! folder and the programs of chapters 16 and 17.
 //!
 //! ```text
 //!  message ─► Sender ─► Link ─► Peers: cookie, Receiver ─► message

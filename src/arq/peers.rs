@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::cookie::{Cookies, LIFETIME};
-use super::packet::{Kind, Malformed, Packet};
+use super::packet::{HEADER, Kind, Malformed, Packet};
 use super::receiver::{Receipt, Receiver};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many messages it keeps a note of, at most: those that are coming, and those that have come lately.
+    /// How many messages it keeps a note of, at most: those that are coming, and those that have come lately. One
+    /// address may take all places; a server for the open internet would count by address, too.
     pub peers: usize,
     /// How many bytes a message may have, at most.
     pub message: usize,
@@ -249,7 +250,7 @@ impl Reaction {
 impl Counts {
     fn count(&mut self, bytes: usize, reaction: &Reaction) {
         self.bytes_in += bytes as u64;
-        self.bytes_out += reaction.answer.as_ref().map_or(0, |answer| answer.encode().len() as u64);
+        self.bytes_out += reaction.answer.as_ref().map_or(0, |answer| (HEADER + answer.data.len()) as u64);
         self.whole += u64::from(reaction.message.is_some());
         *match reaction.news {
             News::Greeted => &mut self.greeted,
