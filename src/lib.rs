@@ -44,7 +44,7 @@
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
 //! | [`narrate`] [`chapter`] | for the chapters' programs: lanes; the command line and the clients of a scene |
-//! | [`arq`] | chapter 17's island: a message through a bad link; nothing else needs it |
+//! | [`arq`] | an island, of chapters 16 and 17: a bad link, and a message that gets through it |
 //!
 //! # The threads
 //!

@@ -6,6 +6,7 @@
 
 pub mod kit;
 pub mod load;
+pub mod lossy;
 pub mod port;
 
 use std::collections::BTreeMap;
