@@ -37,7 +37,7 @@
 //! | [`addr`] [`stream`] `socket_file` [`listener`] | addresses, streams and listeners, TCP or Unix |
 //! | [`farewell`] | closing politely |
 //! | [`limits`] | what this machine can hold |
-//! | [`deadline`] [`connection`] [`socket`] | one connection: how long for what; what is known of it; read and write |
+//! | [`deadline`] [`connection`] [`writer`] [`socket`] | one connection: how long for what; what is known of it; write; read and write |
 //! | `log_limit` [`stats`] | the central stats thread, and how it keeps its log short |
 //! | [`shutdown`] | the stop flag; the registry of open connections |
 //! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
@@ -80,8 +80,10 @@ pub mod listener;
 mod log_limit;
 pub mod narrate;
 pub mod options;
+pub mod outbox;
 pub mod output;
 pub mod pool;
+pub mod room;
 pub mod server;
 pub mod services;
 pub mod shutdown;
@@ -90,7 +92,9 @@ mod socket_file;
 pub mod stats;
 pub mod stream;
 pub mod wake;
+pub mod web;
 mod worker;
+pub mod writer;
 
 /// The README's example is compiled and run like every other.
 #[cfg(doctest)]
