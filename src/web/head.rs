@@ -194,11 +194,12 @@ fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
-/// Whether the first line ends with an HTTP version, though it may not be ours.
+/// Whether the first line is right but for its version, which is not ours.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.strip_prefix(b"HTTP/"));
-    matches!(version, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
+    let [_, _, version] = line.split(|byte| *byte == b' ').collect::<Vec<_>>()[..] else { return false };
+    let number = version.strip_prefix(b"HTTP/");
+    matches!(number, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn method(name: &str) -> Result<Method, Refusal> {
@@ -220,7 +221,7 @@ fn target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
     let (authority, rest) = match target.strip_prefix("http://") {
         Some(rest) => {
             let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            (Some(authority), if path.is_empty() { "/" } else { path })
+            (Some(authority), if path.starts_with('/') { path } else { "/" })
         }
         None => (None, target),
     };

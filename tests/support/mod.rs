@@ -6,6 +6,7 @@
 
 pub mod kit;
 pub mod port;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
