@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
-use std::mem;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,9 +17,22 @@ use crate::connection::{Connection, Seen};
 use crate::socket::Socket;
 use crate::writer::Writer;
 
-/// How many bytes wait for one connection at most. What a person reads fits many times; a thousand who have
-/// stopped reading are a quarter of a gigabyte.
-pub const MOST_WAITING: usize = 256 * 1024;
+/// How many bytes wait for one connection at most, but always as many as [`FEW`] messages of the largest size. What
+/// is said to many is kept once, however many it waits for.
+const MOST_WAITING: usize = 1024 * 1024;
+
+/// See [`MOST_WAITING`].
+const FEW: usize = 4;
+
+/// What one that waits costs besides its bytes, so that a million empty lines are not free.
+const OVERHEAD: usize = 64;
+
+/// How much goes out with one system call, unless one alone is larger.
+const BATCH: usize = 64 * 1024;
+
+/// How long whoever speaks waits for an outbox that is half full, in case its writer only waits for a processor.
+/// Granted once, and again when everything has been taken out since: one that is not read stops nobody for longer.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The entrance to what is still to be said to one connection. Clones are the same one.
 ///
@@ -33,7 +45,8 @@ pub const MOST_WAITING: usize = 256 * 1024;
 /// let handle = server.handle();
 /// let address = server.local_addrs()[0].to_string();
 /// let serving = std::thread::spawn(|| server.serve(|mut socket| {
-///     let (outbox, writing) = Outbox::start(&socket, None)?;
+///     let outbox = Outbox::new(&socket, 1024);
+///     let writing = outbox.start(&socket, None)?;
 ///     std::thread::spawn(move || outbox.push(b"unasked".as_slice().into()));
 ///     let until_the_end = std::io::copy(&mut socket, &mut std::io::sink());
 ///     writing.finish(until_the_end.map(drop))
@@ -51,14 +64,17 @@ pub const MOST_WAITING: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Outbox {
     connection: Arc<Connection>,
+    most_waiting: usize,
     shared: Arc<(Mutex<Queue>, Condvar)>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Arc<[u8]>>,
-    /// How many bytes these are.
-    bytes: usize,
+    /// How many bytes these are, and what they cost besides.
+    cost: usize,
+    /// The grace was granted, and not everything has been taken out since.
+    grace_is_spent: bool,
     /// Goes out when nothing else waits, if no newer one has come until then.
     newest: Option<Arc<[u8]>>,
     stage: Stage,
@@ -92,34 +108,51 @@ enum Next {
 }
 
 impl Outbox {
-    /// An empty outbox, and the thread that writes what comes into it, under the socket's write deadline. From now
-    /// on the socket itself is only to be read.
+    /// An empty outbox for messages of up to `max_message` bytes. Nothing goes out before it is
+    /// [started](Outbox::start).
+    pub fn new(socket: &Socket, max_message: usize) -> Outbox {
+        Outbox {
+            connection: Arc::clone(socket.connection()),
+            most_waiting: MOST_WAITING.max(FEW * (max_message + OVERHEAD)),
+            shared: Arc::default(),
+        }
+    }
+
+    /// Starts the thread that writes what is in it, under the socket's write deadline. From now on the socket itself
+    /// is only to be read.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(socket: &Socket, heartbeat: Option<Heartbeat>) -> io::Result<(Outbox, Writing)> {
-        let outbox = Outbox { connection: Arc::clone(socket.connection()), shared: Arc::default() };
-        let (writer, for_thread) = (socket.writer(), outbox.clone());
+    pub fn start(&self, socket: &Socket, heartbeat: Option<Heartbeat>) -> io::Result<Writing> {
+        let (writer, outbox) = (socket.writer(), self.clone());
         let thread = thread::Builder::new()
             .name("writer".to_owned())
-            .spawn(move || for_thread.write_until_closed(writer, heartbeat.as_ref()))?;
-        Ok((outbox.clone(), Writing { outbox, thread: Some(thread) }))
+            .spawn(move || outbox.write_until_closed(writer, heartbeat.as_ref()))?;
+        Ok(Writing { outbox: self.clone(), thread: Some(thread) })
     }
 
-    /// Puts something in, whole, and does not wait. If there is no room, the client has not read for so long that
-    /// it is given up: its connection ends.
+    /// Puts something in, whole, and does not wait (but for a moment, once, for a writer that only needs a
+    /// processor). If there is no room, the client has not read for so long that it is given up: its connection
+    /// ends.
     pub fn push(&self, bytes: Arc<[u8]>) {
         let mut queue = self.lock();
+        if queue.stage == Stage::Open && queue.cost > self.most_waiting / 2 && !queue.grace_is_spent {
+            queue.grace_is_spent = true;
+            let until = Instant::now() + GRACE;
+            while queue.grace_is_spent && queue.stage == Stage::Open && Instant::now() < until {
+                queue = self.wait(queue, Some(until.saturating_duration_since(Instant::now())));
+            }
+        }
         if queue.stage != Stage::Open {
             return;
         }
-        if queue.has_room_for(&bytes) {
+        if self.has_room(&queue, &bytes) {
             queue.add(bytes);
             self.tell();
         } else {
             // What was said to it has a gap, and must not look whole.
             self.connection.note(Seen::HalfAnswer);
-            let full = Full { bytes: queue.bytes };
+            let full = Full { bytes: queue.cost };
             self.fail(queue, full.into());
         }
     }
@@ -141,7 +174,7 @@ impl Outbox {
     /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when writing has failed, now or before.
     pub fn push_own(&self, bytes: Arc<[u8]>) -> io::Result<()> {
         let mut queue = self.lock();
-        while queue.stage != Stage::Closed && !queue.has_room_for(&bytes) {
+        while queue.stage != Stage::Closed && !self.has_room(&queue, &bytes) {
             queue = self.wait(queue, None);
         }
         if queue.stage == Stage::Closed {
@@ -186,8 +219,7 @@ impl Outbox {
         let mut queue = self.lock();
         loop {
             if !queue.waiting.is_empty() {
-                queue.bytes = 0;
-                let batch = mem::take(&mut queue.waiting).into();
+                let batch = queue.take_some();
                 self.tell(); // There is room.
                 return Next::Write(batch);
             }
@@ -211,6 +243,11 @@ impl Outbox {
         let _ = self.connection.stream().shutdown(Shutdown::Both); // Already gone is as good.
     }
 
+    /// Whatever its size, one fits when nothing else waits.
+    fn has_room(&self, queue: &Queue, bytes: &[u8]) -> bool {
+        queue.waiting.is_empty() || queue.cost + bytes.len() + OVERHEAD <= self.most_waiting
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,14 +265,25 @@ impl Outbox {
 }
 
 impl Queue {
-    /// Whatever its size, one fits when nothing else waits.
-    fn has_room_for(&self, bytes: &[u8]) -> bool {
-        self.waiting.is_empty() || self.bytes + bytes.len() <= MOST_WAITING
+    fn add(&mut self, bytes: Arc<[u8]>) {
+        self.cost += bytes.len() + OVERHEAD;
+        self.waiting.push_back(bytes);
     }
 
-    fn add(&mut self, bytes: Arc<[u8]>) {
-        self.bytes += bytes.len();
-        self.waiting.push_back(bytes);
+    fn take_some(&mut self) -> Vec<Arc<[u8]>> {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while let Some(next) = self.waiting.pop_front() {
+            size += next.len();
+            if size > BATCH && !batch.is_empty() {
+                self.waiting.push_front(next);
+                break;
+            }
+            self.cost -= next.len() + OVERHEAD;
+            batch.push(next);
+        }
+        self.grace_is_spent &= !self.waiting.is_empty();
+        batch
     }
 }
 

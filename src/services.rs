@@ -146,7 +146,8 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
 /// the others say is ended, and nobody waits for it. Lines are bounded, in length and in time, as for [`lines`].
 pub fn chat(room: Room, limit: usize) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 'static {
     move |mut socket| {
-        let (outbox, writing) = Outbox::start(&socket, None)?;
+        let outbox = Outbox::new(&socket, limit);
+        let writing = outbox.start(&socket, None)?;
         let presence = room.enter(&outbox, room::as_line);
         let heard = chat_with(&mut socket, &presence, limit);
         // What the others have said until now still reaches it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::config::invalid;
+use crate::outbox::Outbox;
 use crate::room::{Presence, Room};
 use crate::server::{Config, Handle, Server, Summary};
 use crate::socket::Socket;
@@ -157,16 +158,18 @@ impl Visit {
                 let body = self.live.now().to_string();
                 http::respond(&mut socket, head.method, "application/json", body.as_bytes())
             }
-            "/live" => {
-                websocket::answer_handshake(&mut socket, &head)?;
-                let limits = Limits { max_message: MOST_SAID_BY_WATCHERS, ..limits };
-                websocket::converse(socket, rest, limits, |outbox| self.live.watch(outbox), |_, _| {})
-            }
-            "/chat" => {
-                websocket::answer_handshake(&mut socket, &head)?;
-                let enter = |outbox: &_| self.room.enter(outbox, in_a_frame);
-                websocket::converse(socket, rest, limits, enter, say_lines)
-            }
+            "/live" | "/chat" => match websocket::handshake(&head) {
+                Ok(response) if head.path == "/chat" => {
+                    let enter = |outbox: &Outbox| self.room.enter(outbox, in_a_frame);
+                    websocket::converse(socket, response, rest, limits, enter, say_lines)
+                }
+                Ok(response) => {
+                    let limits = Limits { max_message: MOST_SAID_BY_WATCHERS, ..limits };
+                    let enter = |outbox: &Outbox| self.live.watch(outbox);
+                    websocket::converse(socket, response, rest, limits, enter, |_, _| {})
+                }
+                Err(refusal) => http::refuse(&mut socket, refusal),
+            },
             path => match FILES.iter().find(|(known, ..)| *known == path) {
                 Some((_, content_type, text)) => {
                     http::respond(&mut socket, head.method, content_type, text.as_bytes())

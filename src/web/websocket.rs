@@ -36,20 +36,14 @@ pub fn accept_key(key: &str) -> String {
     BASE64.encode(&Sha1::digest(format!("{key}{GUID}")))
 }
 
-/// Answers the handshake, if it is one and comes from our own page (or from a program that is no browser).
+/// The response to a handshake, if it is one and comes from our own page (or from a program that is no browser).
 ///
 /// # Errors
-/// A [`Refusal`], which the client was told, or what writing says.
-pub fn answer_handshake(socket: &mut Socket, head: &Head) -> io::Result<()> {
-    match key_of(head) {
-        Ok(key) => {
-            let mut response = http::begin(101);
-            response += "Upgrade: websocket\r\nConnection: Upgrade\r\n";
-            response += &format!("Sec-WebSocket-Accept: {}\r\n\r\n", accept_key(key));
-            socket.write_all(response.as_bytes())
-        }
-        Err(refusal) => http::refuse(socket, refusal),
-    }
+/// What is wrong with it.
+pub fn handshake(head: &Head) -> Result<Vec<u8>, Refusal> {
+    let accept = accept_key(key_of(head)?);
+    let fields = format!("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
+    Ok((http::begin(101) + &fields).into_bytes())
 }
 
 /// The client's key, if everything else is right, too (RFC 6455, section 4.2.1).
@@ -104,15 +98,16 @@ impl Default for Limits {
     }
 }
 
-/// A conversation, after the handshake and to its end. `enter` is given what others can speak into, and what it
-/// returns is dropped when nothing more may be said; `hear` is told every text, and may use it.
+/// A conversation, from the `response` to its handshake to its end; `rest` is what has been read of it already.
 ///
-/// `rest` is what has been read of it already.
+/// `enter` is given what others can speak into, and what it returns is dropped when nothing more may be said; `hear`
+/// is told every text. A client that has got the response has entered.
 ///
 /// # Errors
 /// Why it ended, unless in good order.
 pub fn converse<Presence>(
     mut socket: Socket,
+    response: Vec<u8>,
     rest: Vec<u8>,
     limits: Limits,
     enter: impl FnOnce(&Outbox) -> Presence,
@@ -122,7 +117,10 @@ pub fn converse<Presence>(
     socket.set_timeouts(Timeouts { idle: None, message: Some(limits.heard_within), write: Some(limits.write) });
     socket.begin_message(OnStop::Interrupt);
     let ping = Heartbeat { every: limits.ping_every, bytes: encoded(Frame::ping(Vec::new())).into() };
-    let (outbox, writing) = Outbox::start(&socket, Some(ping))?;
+    let outbox = Outbox::new(&socket, limits.max_message);
+    outbox.push_own(response.into())?;
+    let mut presence = Some(enter(&outbox));
+    let writing = outbox.start(&socket, Some(ping))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
         .write_buffer_size(0)
@@ -131,7 +129,6 @@ pub fn converse<Presence>(
     let duplex = Duplex { socket, outbox: outbox.clone() };
     let mut websocket = WebSocket::from_partially_read(duplex, rest, Role::Server, Some(config));
 
-    let mut presence = Some(enter(&outbox));
     let end = loop {
         match websocket.read() {
             Ok(Message::Text(text)) => {
