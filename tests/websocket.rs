@@ -101,7 +101,7 @@ fn messages_and_pings(cases: &mut Vec<Case>) {
     let payloads: Vec<Vec<u8>> = (0..10).map(|at| format!("payload-{at}").into_bytes()).collect();
     let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
     let pings: Vec<(u8, &[u8])> = payloads.iter().map(|payload| (FIN | PING, *payload)).collect();
-    // Of pings that come together, only the last needs an answer (RFC 6455, section 5.5.3).
+    // Of pings that come together, only the last would need an answer (RFC 6455, section 5.5.3); all get one.
     cases.push(Case::new("2.10", &pings).pongs(&payloads));
     cases.push(Case::new("2.11", &pings).cut(Cut::Octets).pongs(&payloads));
 }
