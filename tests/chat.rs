@@ -164,7 +164,8 @@ fn a_member_that_stalls_is_ended_at_the_write_deadline() {
 fn a_burst_reaches_everyone_who_reads() {
     let kit = room(Config::default(), 1000);
     let [mut says, one, two] = members(&kit);
-    let burst: String = (0..60_000).map(|line| format!("line {line} of a long text that somebody has pasted\n")).collect();
+    let burst: String =
+        (0..60_000).map(|line| format!("line {line} of a long text that somebody has pasted\n")).collect();
     let hears = |mut client: Client| {
         let length = burst.len();
         thread::spawn(move || {

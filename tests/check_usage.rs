@@ -83,7 +83,8 @@ fn the_port_may_be_told_instead_of_printed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     drop(listener);
-    let command = format!("sh -c '{} --no-page --listen 127.0.0.1:{port} >/dev/null'", env!("CARGO_BIN_EXE_socket-steps"));
+    let command =
+        format!("sh -c '{} --no-page --listen 127.0.0.1:{port} >/dev/null'", env!("CARGO_BIN_EXE_socket-steps"));
     let (status, output, errors) = run(check().args(["--spawn", &command, "--port", &port, "--until", "ch06"]), b"");
     assert!(status.success(), "{output} {errors}");
 }

@@ -140,7 +140,10 @@ fn bad_requests() -> Vec<(u16, String)> {
         ),
     );
     add(400, strings(&["GET / HTTP/1.1\r\n Host: localhost\r\n\r\n", "GET / HTTP/1.1\r\nConnection: close\r\n\r\n"]));
-    add(400, each(to_host, &["", "a b", "a/b", "user@localhost", "localhost:port", "localhost:65536", "[::1", "::1", "[x]"]));
+    add(
+        400,
+        each(to_host, &["", "a b", "a/b", "user@localhost", "localhost:port", "localhost:65536", "[::1", "::1", "[x]"]),
+    );
     add(
         421,
         each(
@@ -170,7 +173,9 @@ fn bad_requests() -> Vec<(u16, String)> {
     ] {
         add(400, vec![handshake_but(right, wrong)]);
     }
-    for twice in ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "Origin: http://localhost"] {
+    for twice in
+        ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "Origin: http://localhost"]
+    {
         add(400, vec![handshake("/chat", &format!("{twice}\r\nOrigin: http://localhost\r\n"))]);
     }
     for origin in ["http://evil.example", "null", "http://localhost:1", "file://localhost", "localhost", ""] {
@@ -348,7 +353,10 @@ fn curl_gets_the_page_and_the_numbers() {
     let site = Site::start(&[]);
     let curl = |words: &[&str], path: &str| {
         let mut command = std::process::Command::new("curl");
-        command.args(["-sS", "--noproxy", "*", "--max-time", "30"]).args(words).arg(format!("http://{}{path}", site.page));
+        command
+            .args(["-sS", "--noproxy", "*", "--max-time", "30"])
+            .args(words)
+            .arg(format!("http://{}{path}", site.page));
         run(&mut command, b"")
     };
     let (status, page, errors) = curl(&["-f"], "/");

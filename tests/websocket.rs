@@ -90,7 +90,9 @@ fn messages_and_pings(cases: &mut Vec<Case>) {
         cases.push(Case::new(format!("1.2.{}", at + 1), &[(FIN | BINARY, &binary)]).closes(1003));
     }
     let long = [0xfe; 125];
-    for (number, payload) in [(1, &b""[..]), (2, b"Hello, world!"), (3, b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"), (4, &long)] {
+    for (number, payload) in
+        [(1, &b""[..]), (2, b"Hello, world!"), (3, b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"), (4, &long)]
+    {
         cases.push(Case::new(format!("2.{number}"), &[(FIN | PING, payload)]).pongs(&[payload]));
     }
     cases.push(Case::new("2.5", &[(FIN | PING, &[0xfe; 126])]).closes(1002));
@@ -188,36 +190,36 @@ fn utf8(cases: &mut Vec<Case>) {
         cases.push(Case::new(format!("6.5-6.9, 6.22 ({at})"), &[(FIN | TEXT, text.as_bytes())]).heard(&[text]));
     }
     let bad: &[&[u8]] = &[
-        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce",         // 6.6: cut in the middle
-        b"\xf8\x88\x80\x80\x80",                             // 6.7: five bytes
-        b"\xfc\x84\x80\x80\x80\x80",                         // 6.7: six
-        b"\xf7\xbf\xbf\xbf",                                 // 6.8: beyond the last
-        b"\xf4\x90\x80\x80",                                 // 6.11
-        b"\x80",                                             // 6.12: a continuation alone
+        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce", // 6.6: cut in the middle
+        b"\xf8\x88\x80\x80\x80",                     // 6.7: five bytes
+        b"\xfc\x84\x80\x80\x80\x80",                 // 6.7: six
+        b"\xf7\xbf\xbf\xbf",                         // 6.8: beyond the last
+        b"\xf4\x90\x80\x80",                         // 6.11
+        b"\x80",                                     // 6.12: a continuation alone
         b"\xbf",
         b"\x80\xbf\x80\xbf\x80\xbf",
-        b"\xc0 \xc1 \xc2 ",                                  // 6.13: a beginning alone
+        b"\xc0 \xc1 \xc2 ", // 6.13: a beginning alone
         b"\xe0 \xe1 ",
         b"\xf0 \xf1 ",
-        b"\xc0",                                             // 6.14: the last byte is missing
+        b"\xc0", // 6.14: the last byte is missing
         b"\xe0\x80",
         b"\xf0\x80\x80",
-        b"\xc0\xe0\x80\xf0\x80\x80",                         // 6.15
-        b"\xfe",                                             // 6.16: in no character
+        b"\xc0\xe0\x80\xf0\x80\x80", // 6.15
+        b"\xfe",                     // 6.16: in no character
         b"\xff",
-        b"\xc0\xaf",                                         // 6.17: longer than need be
+        b"\xc0\xaf", // 6.17: longer than need be
         b"\xe0\x80\xaf",
         b"\xf0\x80\x80\xaf",
-        b"\xc1\xbf",                                         // 6.18
+        b"\xc1\xbf", // 6.18
         b"\xe0\x9f\xbf",
         b"\xf0\x8f\xbf\xbf",
-        b"\xc0\x80",                                         // 6.19: a long zero
+        b"\xc0\x80", // 6.19: a long zero
         b"\xe0\x80\x80",
-        b"\xed\xa0\x80",                                     // 6.20: half of a pair
+        b"\xed\xa0\x80", // 6.20: half of a pair
         b"\xed\xaf\xbf",
         b"\xed\xb0\x80",
         b"\xed\xbf\xbf",
-        b"\xed\xa0\x80\xed\xb0\x80",                         // 6.21: both halves
+        b"\xed\xa0\x80\xed\xb0\x80", // 6.21: both halves
         b"\xed\xaf\xbf\xed\xbf\xbf",
     ];
     for bytes in bad {
@@ -262,7 +264,8 @@ fn many_fragments(cases: &mut Vec<Case>) {
     let text = "*".repeat(65_536);
     let last = 65_536 / 1300;
     let first = |at: usize| if at == 0 { TEXT } else { CONTINUE } | if at == last { FIN } else { 0 };
-    let frames: Vec<(u8, &[u8])> = text.as_bytes().chunks(1300).enumerate().map(|(at, part)| (first(at), part)).collect();
+    let frames: Vec<(u8, &[u8])> =
+        text.as_bytes().chunks(1300).enumerate().map(|(at, part)| (first(at), part)).collect();
     cases.push(Case::new("10.1.1", &frames).heard(&[&text]));
 }
 
@@ -376,7 +379,10 @@ fn a_message_over_the_limit_is_refused_before_anything_is_kept_for_it() {
 fn what_comes_right_behind_the_handshake_is_not_lost() {
     let site = Site::start(&[]);
     let mut ws = Client::connect(site.page);
-    let request = support::web::handshake("/chat", "Origin: http://localhost\r\nSec-WebSocket-Extensions: permessage-deflate\r\n");
+    let request = support::web::handshake(
+        "/chat",
+        "Origin: http://localhost\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+    );
     ws.send([request.as_bytes(), &masked(FIN | PING, b"at once")].concat());
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {

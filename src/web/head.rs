@@ -244,7 +244,9 @@ fn host_of(authority: &str) -> Option<&str> {
     };
     let (host, port) = authority.split_at(end);
     let is_port = match port.strip_prefix(':') {
-        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok()),
+        Some(port) => {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+        }
         None => port.is_empty(),
     };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');

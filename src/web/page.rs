@@ -171,9 +171,7 @@ impl Visit {
                 Err(refusal) => http::refuse(&mut socket, refusal),
             },
             path => match FILES.iter().find(|(known, ..)| *known == path) {
-                Some((_, content_type, text)) => {
-                    http::respond(&mut socket, head.method, content_type, text.as_bytes())
-                }
+                Some((_, content_type, text)) => http::respond(&mut socket, head.method, content_type, text.as_bytes()),
                 None => http::refuse(&mut socket, Refusal::new(404, "there is nothing by this name")),
             },
         }
