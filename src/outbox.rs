@@ -5,7 +5,6 @@
 //! whole, and goes on; only the writer touches the socket, so nothing gets mixed and nobody waits for a client that
 //! does not read.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -15,20 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Seen};
 use crate::socket::Socket;
+use crate::waiting::Waiting;
 use crate::writer::Writer;
-
-/// How many bytes wait for one connection at most, but always as many as [`FEW`] messages of the largest size. What
-/// is said to many is kept once, however many it waits for.
-const MOST_WAITING: usize = 1024 * 1024;
-
-/// See [`MOST_WAITING`].
-const FEW: usize = 4;
-
-/// What one that waits costs besides its bytes, so that a million empty lines are not free.
-const OVERHEAD: usize = 64;
-
-/// How much goes out with one system call, unless one alone is larger.
-const BATCH: usize = 64 * 1024;
 
 /// How long whoever speaks waits for an outbox that is half full, in case its writer only waits for a processor.
 /// Granted once, and again when everything has been taken out since: one that is not read stops nobody for longer.
@@ -64,26 +51,20 @@ const GRACE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Outbox {
     connection: Arc<Connection>,
-    most_waiting: usize,
     shared: Arc<(Mutex<Queue>, Condvar)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    waiting: VecDeque<Arc<[u8]>>,
-    /// How many bytes these are, and what they cost besides.
-    cost: usize,
+    waiting: Waiting,
     /// The grace was granted, and not everything has been taken out since.
     grace_is_spent: bool,
-    /// Goes out when nothing else waits, if no newer one has come until then.
-    newest: Option<Arc<[u8]>>,
     stage: Stage,
     failure: Option<io::Error>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    #[default]
     Open,
     /// Only the connection's own thread may still say something.
     Leaving,
@@ -111,11 +92,10 @@ impl Outbox {
     /// An empty outbox for messages of up to `max_message` bytes. Nothing goes out before it is
     /// [started](Outbox::start).
     pub fn new(socket: &Socket, max_message: usize) -> Outbox {
-        Outbox {
-            connection: Arc::clone(socket.connection()),
-            most_waiting: MOST_WAITING.max(FEW * (max_message + OVERHEAD)),
-            shared: Arc::default(),
-        }
+        let waiting = Waiting::for_messages_of(max_message);
+        let queue = Queue { waiting, grace_is_spent: false, stage: Stage::Open, failure: None };
+        let shared = Arc::new((Mutex::new(queue), Condvar::new()));
+        Outbox { connection: Arc::clone(socket.connection()), shared }
     }
 
     /// Starts the thread that writes what is in it, under the socket's write deadline. From now on the socket itself
@@ -136,7 +116,7 @@ impl Outbox {
     /// ends.
     pub fn push(&self, bytes: Arc<[u8]>) {
         let mut queue = self.lock();
-        if queue.stage == Stage::Open && queue.cost > self.most_waiting / 2 && !queue.grace_is_spent {
+        if queue.stage == Stage::Open && queue.waiting.is_half_full() && !queue.grace_is_spent {
             queue.grace_is_spent = true;
             let until = Instant::now() + GRACE;
             while queue.grace_is_spent && queue.stage == Stage::Open && Instant::now() < until {
@@ -146,13 +126,13 @@ impl Outbox {
         if queue.stage != Stage::Open {
             return;
         }
-        if self.has_room(&queue, &bytes) {
-            queue.add(bytes);
+        if queue.waiting.has_room_for(&bytes) {
+            queue.waiting.add(bytes);
             self.tell();
         } else {
             // What was said to it has a gap, and must not look whole.
             self.connection.note(Seen::HalfAnswer);
-            let full = Full { bytes: queue.cost };
+            let full = Full { bytes: queue.waiting.cost() };
             self.fail(queue, full.into());
         }
     }
@@ -162,7 +142,7 @@ impl Outbox {
     pub fn replace(&self, bytes: Arc<[u8]>) {
         let mut queue = self.lock();
         if queue.stage == Stage::Open {
-            queue.newest = Some(bytes);
+            queue.waiting.set_newest(Some(bytes));
             self.tell();
         }
     }
@@ -174,13 +154,13 @@ impl Outbox {
     /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when writing has failed, now or before.
     pub fn push_own(&self, bytes: Arc<[u8]>) -> io::Result<()> {
         let mut queue = self.lock();
-        while queue.stage != Stage::Closed && !self.has_room(&queue, &bytes) {
+        while queue.stage != Stage::Closed && !queue.waiting.has_room_for(&bytes) {
             queue = self.wait(queue, None);
         }
         if queue.stage == Stage::Closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        queue.add(bytes);
+        queue.waiting.add(bytes);
         self.tell();
         Ok(())
     }
@@ -191,7 +171,7 @@ impl Outbox {
         if queue.stage == Stage::Open {
             queue.stage = Stage::Leaving;
         }
-        queue.newest = None;
+        queue.waiting.set_newest(None);
     }
 
     fn write_until_closed(&self, mut writer: Writer, heartbeat: Option<&Heartbeat>) {
@@ -218,13 +198,11 @@ impl Outbox {
     fn next(&self, next_beat: Option<Instant>) -> Next {
         let mut queue = self.lock();
         loop {
-            if !queue.waiting.is_empty() {
-                let batch = queue.take_some();
+            let batch = queue.waiting.take();
+            queue.grace_is_spent &= queue.waiting.has_messages();
+            if !batch.is_empty() {
                 self.tell(); // There is room.
                 return Next::Write(batch);
-            }
-            if let Some(newest) = queue.newest.take() {
-                return Next::Write(vec![newest]);
             }
             let until_beat = next_beat.map(|at| at.saturating_duration_since(Instant::now()));
             match queue.stage {
@@ -238,14 +216,11 @@ impl Outbox {
 
     /// Gives the connection up. Both of its threads may be waiting for the client: they are woken.
     fn fail(&self, mut queue: MutexGuard<'_, Queue>, error: io::Error) {
-        *queue = Queue { stage: Stage::Closed, failure: queue.failure.take().or(Some(error)), ..Queue::default() };
+        queue.waiting = Waiting::for_messages_of(0);
+        queue.stage = Stage::Closed;
+        queue.failure.get_or_insert(error);
         self.tell();
         let _ = self.connection.stream().shutdown(Shutdown::Both); // Already gone is as good.
-    }
-
-    /// Whatever its size, one fits when nothing else waits.
-    fn has_room(&self, queue: &Queue, bytes: &[u8]) -> bool {
-        queue.waiting.is_empty() || queue.cost + bytes.len() + OVERHEAD <= self.most_waiting
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -261,29 +236,6 @@ impl Outbox {
 
     fn tell(&self) {
         self.shared.1.notify_all();
-    }
-}
-
-impl Queue {
-    fn add(&mut self, bytes: Arc<[u8]>) {
-        self.cost += bytes.len() + OVERHEAD;
-        self.waiting.push_back(bytes);
-    }
-
-    fn take_some(&mut self) -> Vec<Arc<[u8]>> {
-        let mut batch = Vec::new();
-        let mut size = 0;
-        while let Some(next) = self.waiting.pop_front() {
-            size += next.len();
-            if size > BATCH && !batch.is_empty() {
-                self.waiting.push_front(next);
-                break;
-            }
-            self.cost -= next.len() + OVERHEAD;
-            batch.push(next);
-        }
-        self.grace_is_spent &= !self.waiting.is_empty();
-        batch
     }
 }
 
@@ -316,7 +268,7 @@ impl Writing {
     fn close(&self) {
         let mut queue = self.outbox.lock();
         queue.stage = Stage::Closed;
-        queue.newest = None;
+        queue.waiting.set_newest(None);
         self.outbox.tell();
     }
 }

@@ -112,7 +112,7 @@ fn reserved(cases: &mut Vec<Case>) {
     let hello = (FIN | TEXT, &b"Hello, world!"[..]);
     let ping = (FIN | PING, &b""[..]);
     let after_hello = |number: &str, first: u8| {
-        Case::new(number, &[hello, (first, &hello.1), ping]).heard(&["Hello, world!"]).closes(1002)
+        Case::new(number, &[hello, (first, hello.1), ping]).heard(&["Hello, world!"]).closes(1002)
     };
     cases.push(Case::new("3.1", &[(FIN | RSV3 | TEXT, hello.1)]).closes(1002));
     cases.push(after_hello("3.2", FIN | RSV2 | TEXT));
@@ -175,10 +175,10 @@ fn utf8(cases: &mut Vec<Case>) {
     cases.push(Case::new("6.2.2", &halves).heard(&[text]));
     cases.push(Case::new("6.2.3", &octets(text.as_bytes())).heard(&[text]));
     cases.push(Case::new("6.2.4", &octets("κόσμε".as_bytes())).heard(&["κόσμε"]));
-    let broken = [&"κόσμε".as_bytes()[..], b"\xed\xa0\x80", b"edited"].concat();
+    let broken = ["κόσμε".as_bytes(), b"\xed\xa0\x80", b"edited"].concat();
     cases.push(Case::new("6.3.1", &[(FIN | TEXT, &broken)]).closes(1007));
     cases.push(Case::new("6.3.2", &octets(&broken)).closes(1007));
-    let beyond = [&"κόσμε".as_bytes()[..], b"\xf4\x90\x80\x80", b"edited"].concat();
+    let beyond = ["κόσμε".as_bytes(), b"\xf4\x90\x80\x80", b"edited"].concat();
     for (number, cut) in [("6.4.1", Cut::Whole), ("6.4.2", Cut::Frames), ("6.4.3", Cut::Octets)] {
         // When it is found out, now or at the end of the message, is left to us.
         let frames = [(TEXT, &beyond[..12]), (CONTINUE, &beyond[12..16]), (FIN | CONTINUE, &beyond[16..])];
