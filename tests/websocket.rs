@@ -14,7 +14,7 @@ use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
 use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
-use support::{BOUND, Client, resident, wait_until};
+use support::{BOUND, Client, Server, program, resident, wait_until};
 
 const CONTINUE: u8 = 0;
 const RSV1: u8 = 0x40;
@@ -390,6 +390,22 @@ fn what_comes_right_behind_the_handshake_is_not_lost() {
     }
     assert!(!String::from_utf8(answer).unwrap().contains("deflate"), "no compression is offered");
     assert_eq!(Ws(ws).frame(), Frame { first: FIN | PONG, payload: b"at once".to_vec() });
+}
+
+#[test]
+fn what_is_said_never_reaches_the_log_as_it_is() {
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--page", "127.0.0.1:0"]).env("RUST_LOG", "trace");
+    let site = Site::of(Server::from_command(&mut command));
+    let mut hears = Ws::connect(site.page, "/chat");
+    let mut says = Ws::connect(site.page, "/chat");
+    says.say("\u{1b}[2J\u{7}");
+    assert_eq!(hears.hear(), "\u{1b}[2J\u{7}");
+    says.send(FIN | CLOSE, close_with(1000, b"\x1b[2J"));
+    assert_eq!(says.close_code(), 1000);
+    site.get("/nothing\u{1b}[2J");
+    let log = site.server.stop().log;
+    assert!(log.contains("TRACE") && !log.contains('\u{1b}') && !log.contains('\u{7}'), "{log}");
 }
 
 /// A page in this process, beside a server that nobody visits, with bounds of the test's own.

@@ -18,8 +18,11 @@ use crate::web::websocket;
 const EVERY: Duration = Duration::from_millis(500);
 
 /// A snapshot of ten thousand connections takes a while to put into words: of a core, it may take one part in so
-/// many.
+/// many, unless that would be too seldom.
 const SHARE: u32 = 20;
+
+/// However many connections there are.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
 /// A snapshot as the page, and whoever asks for `/stats.json`, get it.
 pub fn in_json(snapshot: &Snapshot) -> Value {
@@ -124,7 +127,7 @@ impl Live {
                 Err(RecvTimeoutError::Timeout) => {
                     let began = Instant::now();
                     self.audience.replace(&self.in_a_frame().into());
-                    next = Some(began + EVERY.max(began.elapsed() * SHARE));
+                    next = Some(began + (began.elapsed() * SHARE).clamp(EVERY, AT_LEAST_EVERY));
                 }
             }
         }
