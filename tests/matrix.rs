@@ -26,6 +26,7 @@ const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch01_file", "both of its ends are in one program"),
     ("ch02_address", "it is about addresses, and nothing is sent"),
     ("ch03_steps", "its server says one sentence to everyone, and hangs up"),
+    ("ch18_http", "it speaks HTTP, and `check` speaks in lines"),
 ];
 
 /// The stages that the last judged chapter before their own passes, too, and why, in words for the reader.
