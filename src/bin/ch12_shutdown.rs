@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
@@ -90,13 +90,14 @@ fn stop_at_ctrl_c(stop: &Stop) -> io::Result<()> {
 }
 // ANCHOR_END: ctrl_c
 
-// ANCHOR: registry
+// ANCHOR: client
 /// A client whom somebody serves.
 struct Client {
     connection: Arc<Connection>,
-    /// Whether its worker waits for a new message. Then nothing is lost if it is woken and ends.
+    /// Whether its worker waits for a new message. Then it may be woken and sent home.
     idle: AtomicBool,
 }
+// ANCHOR_END: client
 
 /// Everyone who is here.
 #[derive(Clone, Default)]
@@ -128,9 +129,7 @@ impl Registry {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-// ANCHOR_END: registry
 
-// ANCHOR: answer
 /// Answers each line, until the client ends, or the server does.
 fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
     let mut buffer = LineBuffer::new(LIMIT);
@@ -151,14 +150,15 @@ fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
         if !between_messages {
             socket.begin_message(OnStop::Finish);
         }
-        // First the mark, then the look at the flag. The other way round, a stop could come in between: it would
-        // not see the mark, we would not see the flag, and then we would sleep.
+        // ANCHOR: mark
+        // First the mark, then the look at the flag.
         client.idle.store(between_messages, Ordering::SeqCst);
         if between_messages && stop.is_stopping() {
             return Ok(());
         }
         let count = buffer.read_from(&mut socket)?;
         client.idle.store(false, Ordering::SeqCst);
+        // ANCHOR_END: mark
         if count == 0 {
             break;
         }
@@ -168,7 +168,6 @@ fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: answer
 
 /// What the thread that accepts needs.
 struct Server {
@@ -254,9 +253,8 @@ impl Server {
     // ANCHOR: wake_the_idle
     /// Ends the reading half of those who wait for a new message: their `read` returns 0.
     fn wake_the_idle(&self) {
-        let clients = self.registry.lock();
-        info!(target: "server", "stopping, with {} clients", clients.len());
-        for client in clients.values().filter(|client| client.idle.load(Ordering::SeqCst)) {
+        info!(target: "server", "stopping");
+        for client in self.registry.lock().values().filter(|client| client.idle.load(Ordering::SeqCst)) {
             let _ = client.connection.stream().shutdown(Shutdown::Read);
         }
     }
@@ -277,7 +275,7 @@ impl Server {
     fn wait_for_the_rest(self, drain: Duration, began: Instant) -> io::Result<usize> {
         let left = self.registry.wait_until_empty(drain.saturating_sub(began.elapsed()));
         if left > 0 {
-            info!(target: "server", "the time is over: cutting {left} connections");
+            info!(target: "server", "the time is over; connections cut: {left}");
             for client in self.registry.lock().values() {
                 let _ = client.connection.stream().shutdown(Shutdown::Both);
             }
@@ -361,7 +359,8 @@ fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
     ctrl_c()?;
     backlog()?;
-    never_ends_its_line()
+    never_ends_its_line()?;
+    many_lines()
 }
 
 fn start(stop: Stop) -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<usize>>)> {
@@ -371,7 +370,6 @@ fn start(stop: Stop) -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<us
     Ok((address, thread::spawn(move || server.serve(listener, Duration::from_millis(500)))))
 }
 
-// ANCHOR: scene_ctrl_c
 fn ctrl_c() -> io::Result<()> {
     let stop = Stop::new()?;
     stop_at_ctrl_c(&stop)?;
@@ -394,7 +392,6 @@ fn ctrl_c() -> io::Result<()> {
     info!(target: "server", "stuck: {}", ended(serving)?);
     Ok(())
 }
-// ANCHOR_END: scene_ctrl_c
 
 fn ended(serving: thread::JoinHandle<io::Result<usize>>) -> io::Result<usize> {
     serving.join().expect("accepting does not panic")
@@ -436,3 +433,22 @@ fn never_ends_its_line() -> io::Result<()> {
     client.hear()?;
     ended(serving).map(drop)
 }
+
+// ANCHOR: many_lines
+fn many_lines() -> io::Result<()> {
+    let stop = Stop::new()?;
+    let (address, serving) = start(stop.clone())?;
+    let mut client = Actor::connect("client", address)?;
+    client.say("안녕하세요, 서버님!")?;
+    client.hear()?;
+
+    info!(target: "client", "sending 20,000 short lines");
+    client.stream().write_all(&b"\n".repeat(20_000))?;
+    narrate::share_row(&["server", "client"]); // The server tells of the stop, the client of the end.
+    stop.stop();
+    let answers = BufReader::new(client.stream()).lines().count();
+    info!(target: "client", "{}", if answers == 20_000 { "20,000 answers" } else { "fewer answers, and the end" });
+    drop(client);
+    ended(serving).map(drop)
+}
+// ANCHOR_END: many_lines
