@@ -38,11 +38,11 @@ fn main() -> io::Result<()> {
     match part("ch12_shutdown [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
-            println!("listening on {}", listener.local_addr()?);
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             let stop = Stop::new()?;
-            stop_at_ctrl_c(&stop)?;
+            stop_at_ctrl_c(&stop)?; // Before anybody knows that we are here.
+            let listener = TcpListener::bind(&options.address)?;
+            println!("listening on {}", listener.local_addr()?);
             let stuck = Server::new(options.limit, timeouts, stop)?.serve(listener, DRAIN)?;
             process::exit(if stuck == 0 { 0 } else { 1 })
         }
@@ -50,8 +50,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-// ANCHOR: stop
-/// A flag, and a pipe: whoever sleeps in `poll` cannot look at a flag.
+/// A flag, and a pipe to wake whoever sleeps in `poll`: who sleeps cannot look at a flag.
 #[derive(Clone)]
 struct Stop {
     flag: Arc<AtomicBool>,
@@ -65,18 +64,19 @@ impl Stop {
         Ok(Stop { flag: Arc::default(), writer: Arc::new(writer), reader: Arc::new(reader) })
     }
 
+    // ANCHOR: stop
     /// Says whether it was the first time.
     fn stop(&self) -> bool {
         let first = !self.flag.swap(true, Ordering::SeqCst);
         let _ = (&*self.writer).write(b"!"); // Nobody reads it; that it is there wakes everyone.
         first
     }
+    // ANCHOR_END: stop
 
     fn is_stopping(&self) -> bool {
         self.flag.load(Ordering::SeqCst)
     }
 }
-// ANCHOR_END: stop
 
 // ANCHOR: ctrl_c
 fn stop_at_ctrl_c(stop: &Stop) -> io::Result<()> {
@@ -90,14 +90,12 @@ fn stop_at_ctrl_c(stop: &Stop) -> io::Result<()> {
 }
 // ANCHOR_END: ctrl_c
 
-// ANCHOR: client
 /// A client whom somebody serves.
 struct Client {
     connection: Arc<Connection>,
     /// Whether its worker waits for a new message. Then it may be woken and sent home.
     idle: AtomicBool,
 }
-// ANCHOR_END: client
 
 /// Everyone who is here.
 #[derive(Clone, Default)]
@@ -213,10 +211,10 @@ impl Server {
         })
     }
 
-    // ANCHOR: serve
     /// Serves until the stop, and then until everybody has gone; says how many did not go.
     fn serve(mut self, listener: TcpListener, drain: Duration) -> io::Result<usize> {
         listener.set_nonblocking(true)?;
+        // ANCHOR: serve
         while !self.stop.is_stopping() {
             let mut watched = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&*self.stop.reader, PollFlags::IN)];
             // A signal interrupts it: then the loop comes back here.
@@ -228,8 +226,8 @@ impl Server {
         self.turn_away_the_backlog(&listener);
         drop(listener); // From now on, connecting fails.
         self.wait_for_the_rest(drain, began)
+        // ANCHOR_END: serve
     }
-    // ANCHOR_END: serve
 
     /// Accepts one client, if one is there, whatever accept says.
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
@@ -250,8 +248,8 @@ impl Server {
         }
     }
 
-    // ANCHOR: wake_the_idle
     /// Ends the reading half of those who wait for a new message: their `read` returns 0.
+    // ANCHOR: wake_the_idle
     fn wake_the_idle(&self) {
         info!(target: "server", "stopping");
         for client in self.registry.lock().values().filter(|client| client.idle.load(Ordering::SeqCst)) {
@@ -260,8 +258,8 @@ impl Server {
     }
     // ANCHOR_END: wake_the_idle
 
-    // ANCHOR: backlog
     /// Tells everyone whom the kernel has connected, and we have not accepted.
+    // ANCHOR: backlog
     fn turn_away_the_backlog(&self, listener: &TcpListener) {
         while let Ok((mut stream, _peer)) = listener.accept() {
             let _ = stream.write_all("stopping: the server is going down, try again later\n".as_bytes());
@@ -270,9 +268,9 @@ impl Server {
     }
     // ANCHOR_END: backlog
 
-    // ANCHOR: drain
     /// Whoever is in the middle of a message may finish it, but not for ever.
     fn wait_for_the_rest(self, drain: Duration, began: Instant) -> io::Result<usize> {
+        // ANCHOR: drain
         let left = self.registry.wait_until_empty(drain.saturating_sub(began.elapsed()));
         if left > 0 {
             info!(target: "server", "the time is over; connections cut: {left}");
@@ -282,12 +280,12 @@ impl Server {
         }
         // They only have to notice. A thread that does not return cannot be ended; it is counted.
         let stuck = self.registry.wait_until_empty(Duration::from_millis(300));
+        // ANCHOR_END: drain
         drop(self.refused);
         let _ = self.all_refused_are_gone.recv_timeout(Duration::from_secs(1));
         info!(target: "server", "the end");
         Ok(stuck)
     }
-    // ANCHOR_END: drain
 
     /// Gives the spare descriptor up, accepts one client with it, tells it, and hangs up: then there is a
     /// spare one again. If not even that works, only time can help.
@@ -434,7 +432,6 @@ fn never_ends_its_line() -> io::Result<()> {
     ended(serving).map(drop)
 }
 
-// ANCHOR: many_lines
 fn many_lines() -> io::Result<()> {
     let stop = Stop::new()?;
     let (address, serving) = start(stop.clone())?;
@@ -442,13 +439,14 @@ fn many_lines() -> io::Result<()> {
     client.say("안녕하세요, 서버님!")?;
     client.hear()?;
 
+    // ANCHOR: many_lines
     info!(target: "client", "sending 20,000 short lines");
     client.stream().write_all(&b"\n".repeat(20_000))?;
     narrate::share_row(&["server", "client"]); // The server tells of the stop, the client of the end.
     stop.stop();
+    // ANCHOR_END: many_lines
     let answers = BufReader::new(client.stream()).lines().count();
     info!(target: "client", "{}", if answers == 20_000 { "20,000 answers" } else { "fewer answers, and the end" });
     drop(client);
     ended(serving).map(drop)
 }
-// ANCHOR_END: many_lines

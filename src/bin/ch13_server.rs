@@ -25,9 +25,6 @@ fn server(options: &ServerOptions) -> io::Result<()> {
     let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
     let config = Config { max_connections: options.limit, timeouts, ..Config::default() };
     let server = Server::bind([&options.address], config)?;
-    for address in server.local_addrs() {
-        println!("listening on {address}");
-    }
 
     let handle = server.handle();
     ctrlc::set_handler(move || {
@@ -38,6 +35,9 @@ fn server(options: &ServerOptions) -> io::Result<()> {
     })
     .map_err(io::Error::other)?;
 
+    for address in server.local_addrs() {
+        println!("listening on {address}");
+    }
     let summary = server.serve(services::lines("서버 응답: ", 64 * 1024));
     println!("{summary}");
     process::exit(if summary.is_clean() { 0 } else { 1 })

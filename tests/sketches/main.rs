@@ -14,3 +14,4 @@ mod own_handlers;
 mod shared_receiver;
 mod time_wait;
 mod which_number;
+mod woken_read;
