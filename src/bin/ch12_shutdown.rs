@@ -217,8 +217,7 @@ impl Server {
         // ANCHOR: serve
         while !self.stop.is_stopping() {
             let mut watched = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&*self.stop.reader, PollFlags::IN)];
-            // A signal interrupts it: then the loop comes back here.
-            let _ = poll(&mut watched, None);
+            let _ = poll(&mut watched, None); // A signal interrupts it, too: no harm is done.
             self.accept(&listener)?;
         }
         let began = Instant::now();

@@ -73,8 +73,8 @@ fn converse(mut stream: TcpStream, line: &str) -> io::Result<String> {
 }
 // ANCHOR_END: converse
 
-// ANCHOR: client
 /// The same, on the kit.
+// ANCHOR: client
 fn client(address: &str) -> io::Result<()> {
     narrate::aside();
     let retry = RetryPolicy { tries: 5, ..RetryPolicy::default() };
@@ -118,11 +118,11 @@ fn address_of(server: &Server) -> io::Result<SocketAddr> {
     server.local_addrs()[0].to_string().parse().map_err(io::Error::other)
 }
 
-// ANCHOR: nobody_answers
 /// A server whose backlog is full, and which does not accept: connecting to it hangs.
 fn nobody_answers() -> io::Result<()> {
     let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    // ANCHOR: nobody_answers
     socket.listen(0)?;
     let address = socket.local_addr()?.as_socket().expect("it was bound to an IPv4 address");
     info!(target: "server", "a backlog of 0, and nobody accepts");
@@ -134,10 +134,10 @@ fn nobody_answers() -> io::Result<()> {
             Err(error) => break error,
         }
     };
+    // ANCHOR_END: nobody_answers
     info!(target: "client", "connections: {}, then: {error}", waiting.len());
     Ok(())
 }
-// ANCHOR_END: nobody_answers
 
 /// A server that is not there yet.
 fn comes_late() -> io::Result<()> {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-// ANCHOR: connect
 fn connect(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
     let began = Instant::now();
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for (at, address) in addresses.iter().enumerate() {
+        // ANCHOR: share
         let not_tried_yet = (addresses.len() - at) as u32;
         let left = within.saturating_sub(began.elapsed()) / not_tried_yet;
+        // ANCHOR_END: share
         if left.is_zero() {
             break;
         }
@@ -23,7 +24,6 @@ fn connect(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> 
     }
     Err(failure)
 }
-// ANCHOR_END: connect
 
 #[test]
 fn the_second_address_has_a_turn_although_the_first_one_hangs() {
