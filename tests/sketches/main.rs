@@ -5,10 +5,14 @@
 mod accept_in_thread;
 mod asks_for_missing;
 mod both_ways;
+mod connect_fairly;
 mod forgotten_zero;
+mod join_all;
 mod length_prefix;
 mod no_bind;
 mod nobody_writes;
+mod own_handlers;
 mod shared_receiver;
 mod time_wait;
 mod which_number;
+mod woken_read;
