@@ -38,6 +38,11 @@ impl Handle {
         self.stop.stop();
     }
 
+    /// Whether [`stop`](Handle::stop) was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_stopping()
+    }
+
     /// Where the server listens, or has listened.
     pub fn local_addrs(&self) -> &[Addr] {
         &self.addresses

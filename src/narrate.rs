@@ -42,13 +42,10 @@ const GAP: usize = 2;
 /// No lane is narrower, however little space there is.
 const MIN_LANE: usize = 16;
 
-/// What is told unless `RUST_LOG` says otherwise: what the actors say, and of the kit its troubles only.
-const FILTER: &str = "info,socket_steps=warn";
-
 static STAGE: Mutex<Stage> = Mutex::new(Stage::new());
 
 /// Begins a scene with these lanes, from left to right, on standard output. Records at level info and above
-/// are shown, and the kit's from warn up, unless `RUST_LOG` says otherwise.
+/// are shown, and of the kit only errors, for it has no lane; unless `RUST_LOG` says otherwise.
 pub fn scene(lanes: &[&str]) {
     let width = std::env::var("NARRATE_WIDTH").ok().and_then(|width| width.parse().ok());
     let scene = Stage {
@@ -59,7 +56,7 @@ pub fn scene(lanes: &[&str]) {
     };
     let _ = io::stdout().write_all(scene.header().as_bytes());
     *stage() = scene;
-    start_logging(Target::Stdout, |_, record| {
+    start_logging("info,socket_steps=error", Target::Stdout, |_, record| {
         // Printed while the stage is still ours. A record may complete a row that another thread's has waited
         // for, and that thread has gone on: its next row must not overtake this one.
         let mut stage = stage();
@@ -70,7 +67,7 @@ pub fn scene(lanes: &[&str]) {
 
 /// Narrates one side that runs by itself, on standard error: standard output belongs to the program.
 pub fn aside() {
-    start_logging(Target::Stderr, |out, record| writeln!(out, "{}: {}", record.target(), record.args()));
+    start_logging("info", Target::Stderr, |out, record| writeln!(out, "{}: {}", record.target(), record.args()));
 }
 
 /// The next record of each of these lanes happens at the same time as the others': they share a row.
@@ -81,10 +78,11 @@ pub fn share_row(lanes: &[&str]) {
 }
 
 fn start_logging(
+    default: &str,
     target: Target,
     format: impl Fn(&mut env_logger::fmt::Formatter, &Record<'_>) -> io::Result<()> + Sync + Send + 'static,
 ) {
-    Builder::from_env(Env::default().default_filter_or(FILTER))
+    Builder::from_env(Env::default().default_filter_or(default))
         .format(format)
         .target(target)
         .write_style(WriteStyle::Never) // Lanes have colours of their own.

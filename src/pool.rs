@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -217,6 +217,8 @@ impl Crew {
 pub struct Places {
     total: usize,
     state: Arc<Mutex<Taken>>,
+    /// Told when a place is given back.
+    given_back: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -228,12 +230,23 @@ struct Taken {
 
 impl Places {
     fn new(total: usize) -> Places {
-        Places { total, state: Arc::default() }
+        Places { total, state: Arc::default(), given_back: Arc::default() }
     }
 
     /// Takes a place, if one is free.
     pub fn take(&self) -> Option<Permit> {
         self.take_from(&mut self.lock())
+    }
+
+    /// Takes a place, and waits until one is free, however long that takes.
+    pub fn take_or_wait(&self) -> Permit {
+        let mut state = self.lock();
+        loop {
+            match self.take_from(&mut state) {
+                Some(permit) => return permit,
+                None => state = self.given_back.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
     }
 
     /// Takes a place, or has `waker` woken when one is given back. It is woken once; then ask again.
@@ -274,6 +287,7 @@ impl Drop for Permit {
         state.count -= 1;
         let awaited_by = state.awaited_by.take();
         drop(state);
+        self.0.given_back.notify_one();
         if let Some(waker) = awaited_by {
             waker.wake();
         }
@@ -355,6 +369,21 @@ mod tests {
         let (_release, released) = bounded::<()>(0);
         pool.run(Box::new(move || released.recv().unwrap_or_default())).unwrap();
         assert_eq!(pool.finish(Duration::from_millis(50)), 1);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_place_has_the_next_one() {
+        let places = Places::new(1);
+        let permit = places.take_or_wait();
+        let waiting = places.clone();
+        let (sender, taken) = bounded(0);
+        thread::spawn(move || sender.send(waiting.take_or_wait()));
+        assert!(taken.try_recv().is_err(), "two permits for one place");
+        drop(permit);
+        let permit = taken.recv_timeout(BOUND).expect("it was told");
+        assert!(places.take().is_none());
+        drop(permit);
+        assert!(places.take().is_some());
     }
 
     #[test]

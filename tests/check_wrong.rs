@@ -177,6 +177,7 @@ const WRONG: &[Wrong] = &[
     wrong("dies of any error", &["reset-idle", "reset-sending", "reset-receiving", "nothing-left"], "exit status 101"),
     wrong("dies of a broken pipe", &["reset-receiving"], "exit status 101"),
     wrong("closes with unread input", &["last-words"], "turns that into a reset"),
+    wrong("closes amid a long line", &["endless-line"], "turns that into a reset"),
     wrong("closes without a word", &["over-limit"], "cannot know why"),
     wrong("resets those over the limit", &["last-words", "over-limit"], "cannot know why"),
     wrong("forgets those over the limit", &["over-limit"], "neither told nor served"),

@@ -23,8 +23,17 @@ const JUDGED: &[(&str, &[&str])] = &[
     ("ch05_stream", &[]),
     ("ch06_threads", &[]),
     ("ch07_pool", &["--limit", LIMIT]),
-    ("ch15_ipc", &["--limit", LIMIT, "--idle", DEADLINE, "--message", DEADLINE]),
+    ("ch08_timeouts", PROMISES),
+    ("ch09_stats", PROMISES),
+    ("ch10_endings", PROMISES),
+    ("ch11_limits", PROMISES),
+    ("ch12_shutdown", PROMISES),
+    ("ch13_server", PROMISES),
+    ("ch15_ipc", PROMISES),
 ];
+
+/// What the servers from chapter 8 on are told.
+const PROMISES: &[&str] = &["--limit", LIMIT, "--idle", DEADLINE, "--message", DEADLINE];
 
 /// The chapter whose stages only a server on a path can be asked for, and those that can be started on one.
 const PATHS: &str = "ch15_ipc";
@@ -35,8 +44,16 @@ const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch01_file", "both of its ends are in one program"),
     ("ch02_address", "it is about addresses, and nothing is sent"),
     ("ch03_steps", "its server says one sentence to everyone, and hangs up"),
+    ("ch14_client", "it is about clients, and `check` is one itself"),
     ("ch16_udp", "its server takes datagrams, and `check` speaks in streams"),
     ("ch17_reliable", "its stream is built of datagrams, and `check` speaks in TCP's"),
+    ("ch18_http", "it speaks HTTP, and `check` speaks in lines"),
+];
+
+/// The chapters that are judged, and bring no stage, and why, in words for the reader.
+const WITHOUT_A_STAGE: &[(&str, &str)] = &[
+    ("ch09_stats", "what a server knows of itself cannot be seen from outside"),
+    ("ch13_server", "it is chapter 12's server again, in some 25 lines, and passes what that one passes"),
 ];
 
 /// The stages that the last judged chapter before their own passes, too, and why, in words for the reader.
@@ -52,11 +69,24 @@ const PASSED_BEFORE: &[(&str, &str)] = &[
          servers that drop a client at once when it ends its half",
     ),
     ("writes-first", "it tells what a server does, and fails none"),
+    (
+        "reset-idle",
+        "in Rust an error is a value, and the chapters' servers have always looked at it; in other languages it is an \
+         exception or a signal that nobody expects",
+    ),
+    ("reset-sending", "the same"),
+    ("reset-receiving", "the same"),
+    (
+        "last-words",
+        "a server that lets whoever is beyond its limit wait, as those from chapter 7 on do, says nothing to them",
+    ),
+    ("over-limit", "waiting is one right answer, and the one of chapters 7 to 10; chapter 11 brings the other one"),
+    ("nothing-left", "Rust closes a stream when its owner is gone, so there was never anything left"),
 ];
 
-/// What `check` is told of every server: chapters that know no limit have to do without it.
+/// What `check` is told of every server: chapters that know no limit, or no deadline, have to do without it.
 const LIMIT: &str = "8";
-const DEADLINE: &str = "1s";
+const DEADLINE: &str = "2s";
 
 /// How many servers are judged at the same time: nearly all of it is waiting.
 const AT_ONCE: usize = 12;
@@ -98,7 +128,7 @@ fn no_chapter_is_forgotten() {
         let is_chapter = name.starts_with("ch") && name.contains('_');
         assert!(!is_chapter || listed.contains(&name.as_str()), "{name} is neither judged nor is it said why not");
     }
-    for (name, _) in NOT_JUDGED {
+    for (name, _) in NOT_JUDGED.iter().chain(WITHOUT_A_STAGE) {
         assert!(!stages().iter().any(|stage| stage.chapter == *name), "{name} has a stage");
     }
 }
@@ -245,6 +275,10 @@ fn in_markdown(stages: &[Stage], table: &Table) -> String {
     text += "\n\nSome stages are passed earlier than the chapter that brings them:\n";
     for (name, why) in PASSED_BEFORE {
         text += &format!("\n- `{name}`: {why}.");
+    }
+    text += "\n\nChapters without a stage of their own:\n";
+    for (program, why) in WITHOUT_A_STAGE {
+        text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));
     }
     text += &format!(
         "\n\nOnly a server on a path can be asked for the stages of [chapter {}]({}): – is for those that are on a port.",

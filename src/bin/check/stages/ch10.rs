@@ -55,7 +55,23 @@ pub(super) const STAGES: &[Stage] = &[
         uses_up_the_server: false,
         run: last_words,
     },
+    Stage {
+        name: "endless-line",
+        chapter: CHAPTER,
+        requirement: "A line of 512 KiB without an end is waited for, or answered with a text and the end, not a reset.",
+        needs: &[Need::Answers, Need::Tcp],
+        hints: &[],
+        uses_up_the_server: false,
+        run: endless_line,
+    },
 ];
+
+/// More than most servers want of a line, and not more than a polite one reads before it closes.
+const ENDLESS: usize = 512 * 1024;
+
+const UNREAD: &str = "The server closed the connection while what the client had sent was still unread. The kernel turns that into a \
+                      reset, and a reset may destroy what was sent just before. Say what there is to say, end your half \
+                      (shutdown), read what is still coming, up to a bound, and then close.";
 
 /// A client that is served, and how many descriptors the server has open then, if that can be seen.
 fn bystander(context: &mut Context<'_>) -> Result<(Client, Option<usize>), Stop> {
@@ -155,10 +171,7 @@ fn last_words(context: &mut Context<'_>) -> Verdict {
                 let received =
                     if came.is_empty() { "a reset".to_owned() } else { format!("{} (then a reset)", escape(&came)) };
                 context.part(clients);
-                let cause = "The server closed the connection while the client's message was still unread. The kernel turns that \
-                             into a reset, and a reset may destroy what was sent just before. Say what there is to say, end your \
-                             half (shutdown), read what is still coming, up to a bound, and then close.";
-                return Err(failed("an answer or a text, and then the end (read returns 0)", received, cause));
+                return Err(failed("an answer or a text, and then the end (read returns 0)", received, UNREAD));
             }
         }
     }
@@ -185,4 +198,36 @@ fn one_too_many(context: &mut Context<'_>, line: &[u8], quiet: bool) -> Result<(
     let mut client = attempt?;
     let outcome = client.listen(context.within_the_deadline(Duration::from_millis(300)), 64 * 1024);
     Ok(outcome)
+}
+
+/// A line that may be too long for the server. It may say so and leave, but must not leave in the middle of our
+/// sentence.
+fn endless_line(context: &mut Context<'_>) -> Verdict {
+    if context.answers_pieces()? {
+        let why = "this server answers part of a line: none is too long for it";
+        return Err(Stop::Skipped(why.to_owned()));
+    }
+    let letters = context.plain();
+    let letters = letters.iter().copied().filter(u8::is_ascii_lowercase).cycle().take(ENDLESS);
+    let endless: Vec<u8> = letters.collect();
+    let greeting = context.korean();
+    let mut client = context.client("")?;
+    client.say(&greeting)?;
+    context.step(format!("sent {}, and no newline", brief(&endless)));
+    let sent = client.send_for(&endless, context.within_the_deadline(Duration::from_millis(300)));
+    let (came, ending) = client.listen(context.within_the_deadline(Duration::from_millis(300)), 64 * 1024);
+    // The kernel reports a reset once: to whoever sends, or to whoever reads.
+    let was_reset = ending == Ending::Reset || sent.is_err();
+    if was_reset {
+        let received = if came.is_empty() { "a reset".to_owned() } else { format!("{} (then a reset)", escape(&came)) };
+        context.step(format!("read {}, then a reset", brief(&came)));
+        return Err(failed("no end yet, or a text and then the end (read returns 0)", received, UNREAD));
+    }
+    let note = match (ending, came.is_empty()) {
+        (Ending::Open, true) => "it waits for the newline",
+        (Ending::Open, false) => "it was told, and not closed",
+        (_, true) => "it was closed without a text",
+        (_, false) => "it was told",
+    };
+    Ok(Some(note.to_owned()))
 }
