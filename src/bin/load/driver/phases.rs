@@ -113,6 +113,7 @@ impl Driver<'_> {
     /// Nothing new is sent; what is on its way is waited for, but not for ever.
     fn finish(&mut self, times: &Times) -> io::Result<()> {
         let now = Instant::now();
+        self.timed = 0;
         for index in 0..self.connections.len() {
             self.note_unsent(index, times, now);
             let connection = &mut self.connections[index];
