@@ -399,13 +399,15 @@ fn what_is_said_never_reaches_the_log_as_it_is() {
     let site = Site::of(Server::from_command(&mut command));
     let mut hears = Ws::connect(site.page, "/chat");
     let mut says = Ws::connect(site.page, "/chat");
-    says.say("\u{1b}[2J\u{7}");
-    assert_eq!(hears.hear(), "\u{1b}[2J\u{7}");
+    says.say("\u{1b}[2J\u{7}\nforged");
+    assert_eq!([hears.hear(), hears.hear()], ["\u{1b}[2J\u{7}", "forged"]);
     says.send(FIN | CLOSE, close_with(1000, b"\x1b[2J"));
     assert_eq!(says.close_code(), 1000);
     site.get("/nothing\u{1b}[2J");
     let log = site.server.stop().log;
     assert!(log.contains("TRACE") && !log.contains('\u{1b}') && !log.contains('\u{7}'), "{log}");
+    // A line of the log begins with its time, and none was made by a client.
+    assert!(log.lines().all(|line| line.starts_with('[')) && !log.contains("forged"), "{log}");
 }
 
 /// A page in this process, beside a server that nobody visits, with bounds of the test's own.

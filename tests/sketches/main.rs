@@ -4,6 +4,7 @@
 
 mod accept_in_thread;
 mod both_ways;
+mod endless_head;
 mod forgotten_zero;
 mod length_prefix;
 mod no_bind;
