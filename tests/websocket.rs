@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
 use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
-use support::{BOUND, Client, Server, program, resident, wait_until};
+use support::{BOUND, Client, Server, program, resident, run, wait_until};
 
 const CONTINUE: u8 = 0;
 const RSV1: u8 = 0x40;
@@ -539,4 +542,34 @@ fn a_stop_says_goodbye_to_everyone() {
     }
     drop(viewers);
     assert!(stopping.join().unwrap() < BOUND / 2);
+}
+
+#[test]
+fn a_page_that_has_been_stopped_has_no_threads() {
+    // The other tests of this file have such threads, too: looked at is a process of its own.
+    const NAME: &str = "a_page_that_has_been_stopped_has_no_threads";
+    const CHILD: &str = "LOOKS_AT_ITS_OWN_THREADS";
+    if std::env::var_os(CHILD).is_none() {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let (status, output, errors) = run(again.args([NAME, "--exact", "--nocapture"]).env(CHILD, "1"), b"");
+        assert!(status.success() && output.contains("1 passed"), "{output} {errors}");
+        return;
+    }
+    let names = || -> BTreeSet<String> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect()
+    };
+    for _ in 0..3 {
+        let before = names();
+        let here = Here::with(Limits::default());
+        let mut viewers = ["/live", "/chat"].map(|path| Ws::connect(here.address, path));
+        assert!(viewers[0].hear().starts_with('{'));
+        let with_page = names();
+        for name in ["page\n", "publisher\n", "writer\n"] {
+            assert!(with_page.contains(name) && !before.contains(name), "{before:?} {with_page:?}");
+        }
+        here.stop();
+        assert_eq!(viewers.each_mut().map(Ws::close_code), [1001, 1001]);
+        wait_until("its threads have ended", || (names() == before).then_some(()));
+    }
 }
