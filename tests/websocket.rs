@@ -9,6 +9,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -516,11 +518,33 @@ fn who_does_not_answer_pings_is_gone_and_who_does_stays() {
         assert_eq!(ping.first, FIN | PING);
         stays.send(FIN | PONG, &ping.payload);
     }
+    // And as long once more, while it is spoken to without a pause.
+    let mut speaker = Ws::connect(here.address, "/chat");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let speaking = thread::spawn(move || {
+        let lines = masked(FIN | TEXT, b"and on and on").repeat(100);
+        while !stopped.load(Ordering::SeqCst) && speaker.0.0.write_all(&lines).is_ok() {}
+    });
+    let mut heard = 0;
+    while began.elapsed() < 5 * SHORT {
+        let frame = stays.frame();
+        match frame.first {
+            first if first == FIN | PING => drop(stays.send(FIN | PONG, &frame.payload)),
+            first => {
+                assert_eq!(first, FIN | TEXT, "{frame:?}");
+                heard += 1;
+            }
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(heard > 1000, "only {heard} lines are not without a pause");
     wait_until("it is given up", || vanished.is_finished().then_some(()));
     let took = vanished.join().unwrap();
     assert!(took >= SHORT, "{took:?}");
     stays.send(FIN | PING, "still here");
-    assert_eq!(stays.next().first, FIN | PONG);
+    while stays.next() != (Frame { first: FIN | PONG, payload: b"still here".to_vec() }) {}
+    speaking.join().unwrap();
     here.stop();
 }
 
