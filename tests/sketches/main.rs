@@ -6,6 +6,7 @@ mod accept_in_thread;
 mod asks_for_missing;
 mod both_ways;
 mod connect_fairly;
+mod endless_head;
 mod forgotten_zero;
 mod join_all;
 mod length_prefix;
