@@ -49,8 +49,8 @@ fn pass(commands: &[(String, &[&str])]) {
 fn the_finished_server_passes_with_each_of_its_services() {
     pass(&[
         // Where every piece is a message, none is begun and not ended.
-        (finished("--service reply"), &["drip-let-go"]),
-        (finished("--service echo"), &["drip-let-go"]),
+        (finished("--service reply"), &["drip-let-go", "endless-line"]),
+        (finished("--service echo"), &["drip-let-go", "endless-line"]),
         (finished("--service lines"), &[]),
         (finished("--service lines --when-full wait"), &[]),
     ]);

@@ -31,7 +31,8 @@ fn what_a_pipe_sends_is_answered_and_its_end_is_the_end() {
 
 #[test]
 fn a_line_is_answered_while_the_next_one_has_not_been_typed() {
-    let server = Server::start(&[]);
+    // A server that answers pieces could answer a line twice: its newline may come by itself.
+    let server = Server::start(&["--service", "lines"]);
     let mut talk = start(server.address());
     let mut typed = talk.stdin.take().unwrap();
     let mut shown = BufReader::new(talk.stdout.take().unwrap());
@@ -130,4 +131,25 @@ fn nobody_there_and_wrong_words_are_one_clear_line_each() {
         assert_eq!((status.code(), shown.as_str()), (Some(code), ""), "{words:?}: {errors}");
         assert!(errors.lines().count() == 1 && errors.contains(says), "{words:?}: {errors}");
     }
+}
+
+/// A terminal is made by script(1).
+#[test]
+fn a_person_is_told_what_the_keys_do_and_a_pipe_is_not() {
+    if !support::has_program("script") {
+        return eprintln!("skipped: script (of util-linux) is not installed, and there is no terminal without it");
+    }
+    let server = Server::start(&["--service", "lines"]);
+    let in_a_terminal = |command: String| {
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        let (status, shown, errors) = run(&mut script, b"");
+        assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{shown}");
+        shown
+    };
+    let talk = format!("{} {}", env!("CARGO_BIN_EXE_talk"), server.address());
+    let shown = in_a_terminal(talk.clone());
+    assert!(shown.contains("Ctrl-D ends your half"), "{shown:?}");
+    let shown = in_a_terminal(format!("echo hello | {talk}"));
+    assert_eq!(shown.trim_end(), format!("{PREFIX}hello"));
 }

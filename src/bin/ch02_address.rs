@@ -16,7 +16,8 @@ fn main() -> io::Result<()> {
     a_socket_alone()?;
     an_address_is_a_number();
     a_name_has_addresses()?;
-    a_port_is_a_door()
+    a_port_is_a_door()?;
+    taken_and_empty()
 }
 
 // ANCHOR: alone
@@ -87,3 +88,17 @@ fn a_port_is_a_door() -> io::Result<()> {
     Ok(())
 }
 // ANCHOR_END: nobody
+
+// ANCHOR: bound
+fn taken_and_empty() -> io::Result<()> {
+    let first = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    first.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    info!(target: "address", "a socket is bound to {address}, and nothing more");
+    let error = TcpListener::bind(address).expect_err("the port is taken");
+    info!(target: "address", "another bind to it: {error}");
+    let error = TcpStream::connect(address).expect_err("nobody can be reached there");
+    info!(target: "address", "a connect to it: {error}");
+    Ok(())
+}
+// ANCHOR_END: bound

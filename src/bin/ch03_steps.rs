@@ -132,7 +132,6 @@ fn steps_out_of_order() -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: unanswered
 fn a_connect_that_nobody_answers() -> io::Result<()> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -141,15 +140,16 @@ fn a_connect_that_nobody_answers() -> io::Result<()> {
     let first = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     first.connect(&address.into())?;
 
+    // ANCHOR: unanswered
     let second = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     second.set_nonblocking(true)?; // Do not wait for the answer.
     info!(target: "client", "connect to a server whose backlog is full");
     let error = second.connect(&address.into()).expect_err("the answer is not there yet");
     info!(target: "client", "  {error}");
     info!(target: "client", "  {}", state_between(address_of(&second)?, Some(address)));
+    // ANCHOR_END: unanswered
     Ok(())
 }
-// ANCHOR_END: unanswered
 
 /// The server's steps alone, for one client after another.
 fn server(address: &str) -> io::Result<()> {

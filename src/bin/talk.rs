@@ -120,9 +120,9 @@ fn show(shown: &mut impl Write, bytes: &[u8]) {
     }
 }
 
-/// Tells a person something. A program that reads our output, or has closed it, is not told.
+/// Tells a person something who is typing. Where a pipe types, or a program reads, it would be in the way.
 fn note(text: &str) {
-    if io::stderr().is_terminal() {
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "({text})");
     }
 }

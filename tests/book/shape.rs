@@ -29,9 +29,13 @@ const ALT: usize = 20;
 pub(crate) fn check(root: &Path, page: &Page) -> Vec<Finding> {
     let mut findings = dead_links(root, page);
     findings.extend(page.images.iter().filter(|image| image.alt.chars().count() <= ALT).map(without_words));
+    if page.path.ends_with("en/README.md") || page.path.ends_with("en/SUMMARY.md") {
+        findings.extend(left_out(page));
+    }
     let Some(chapter) = chapter(page) else { return findings };
     if chapter >= 1 {
         findings.extend(headings(page, chapter));
+        findings.extend(without_a_transcript(page));
         if !LENGTH.contains(&page.lines.len()) {
             let text = format!(
                 "a chapter has {} to {} lines; this one has {}",
@@ -44,6 +48,17 @@ pub(crate) fn check(root: &Path, page: &Page) -> Vec<Finding> {
         findings.extend(unquoted(root, page, chapter));
     }
     findings
+}
+
+/// Pages that a list of the pages does not link to.
+fn left_out(page: &Page) -> Vec<Finding> {
+    let linked: BTreeSet<&str> = page.links.iter().map(|link| link.target.as_str()).collect();
+    let folder = fs::read_dir(page.path.parent().unwrap()).unwrap();
+    let mut names: Vec<String> = folder.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.ends_with(".md") && name != "README.md" && name != "SUMMARY.md");
+    names.sort();
+    let missing = names.iter().filter(|name| !linked.contains(name.as_str()));
+    missing.map(|name| Finding::wrong(page.lines.len(), format!("{name} is not in this list"))).collect()
 }
 
 /// The number that the file's name begins with.
@@ -78,6 +93,24 @@ fn headings(page: &Page, chapter: usize) -> Vec<Finding> {
             _ => {}
         }
         last = found.or(last);
+    }
+    findings
+}
+
+/// The failures that a chapter begins and ends with are seen in a terminal, not only told.
+fn without_a_transcript(page: &Page) -> Vec<Finding> {
+    let mut sections = page.headings.iter().filter(|heading| heading.level == 2).peekable();
+    let mut findings = Vec::new();
+    while let Some(section) = sections.next() {
+        if section.text != "What broke" && section.text != "Still broken" {
+            continue;
+        }
+        let end = sections.peek().map_or(usize::MAX, |next| next.line);
+        let mut fences = page.fences.iter().filter(|fence| (section.line..end).contains(&fence.line));
+        if !fences.any(|fence| fence.tag == "console") {
+            findings
+                .push(Finding::wrong(section.line, format!("`{}` shows no terminal in which it fails", section.text)));
+        }
     }
     findings
 }

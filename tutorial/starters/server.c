@@ -46,6 +46,18 @@ static int answer(int client, const char *line, size_t count) {
     return send_all(client, line, count, 0);
 }
 
+// Ends our half, and reads what is still coming, for a second at most. To close with unread input would be a reset,
+// and a reset destroys what was said.
+static void say_goodbye(int client) {
+    char bytes[4096];
+    long end = now_ms() + 1000;
+    shutdown(client, SHUT_WR);
+    for (long left; (left = end - now_ms()) > 0;) {
+        struct pollfd watched = {client, POLLIN, 0};
+        if (poll(&watched, 1, left) > 0 && recv(client, bytes, sizeof bytes, 0) <= 0) return;
+    }
+}
+
 static void talk(int client) {
     static const size_t ROOM = 64 * 1024;
     char *buffer = malloc(ROOM);
@@ -76,7 +88,11 @@ static void talk(int client) {
         }
         held -= start - buffer;
         memmove(buffer, start, held);
-        if (held == ROOM) break;  // longer than any line should be
+        if (held == ROOM) {
+            static const char WORDS[] = "too long: a line may have at most 65535 bytes\n";
+            if (send_all(client, WORDS, strlen(WORDS), 0) == 0) say_goodbye(client);
+            break;
+        }
     }
 gone:
     free(buffer);

@@ -50,6 +50,20 @@ fn a_dead_link_fails() {
 }
 
 #[test]
+fn a_page_that_no_list_has_fails() {
+    let small = Small::new(&good());
+    for list in ["README.md", "SUMMARY.md"] {
+        let path = format!("tutorial/en/{list}");
+        small.write(&path, "# Contents\n\n- [another page](other.md)\n");
+        small.write("tutorial/en/other.md", &good());
+        small.fails_with("guard.md is not in this list");
+        small.write(&path, "# Contents\n\n- [a page](guard.md)\n- [another page](other.md)\n");
+        let report = small.check(false);
+        assert!(report.problems.is_empty(), "{report:#?}");
+    }
+}
+
+#[test]
 fn a_chapter_is_whole() {
     let small = Small::new(&good());
     small.write("tutorial/en/99-guard.md", &good());
@@ -60,9 +74,14 @@ fn a_chapter_is_whole() {
     small.fails_with("`Try it` comes after `Run it`");
     let headings =
         ["What broke", "What happened", "The smallest change", "Run it", "Check it", "Try it", "Still broken"];
-    let headings = headings.map(|heading| format!("\n## {heading}\n{}", "\n".repeat(14)));
     let quote = QUOTE.replace("#greet", "#outer");
-    small.write("tutorial/en/99-guard.md", &(good() + &quote + &headings.join("")));
+    let told = headings.map(|heading| format!("\n## {heading}\n{}", "\n".repeat(14))).join("");
+    small.write("tutorial/en/99-guard.md", &(good() + &quote + &told));
+    small.fails_with("`What broke` shows no terminal in which it fails");
+    small.fails_with("`Still broken` shows no terminal in which it fails");
+    let shown = told.replace("broke\n", "broke\n<!-- run: one -->\n```console\n$ false\n```\n");
+    let shown = shown.replace("broken\n", "broken\n<!-- run: two -->\n```console\n$ false\n```\n");
+    small.write("tutorial/en/99-guard.md", &(good() + &quote + &shown));
     small.check(true);
     let report = small.check(false);
     assert!(report.problems.is_empty(), "{report:#?}");

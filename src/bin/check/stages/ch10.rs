@@ -210,7 +210,9 @@ fn endless_line(context: &mut Context<'_>) -> Verdict {
     let letters = context.plain();
     let letters = letters.iter().copied().filter(u8::is_ascii_lowercase).cycle().take(ENDLESS);
     let endless: Vec<u8> = letters.collect();
+    let greeting = context.korean();
     let mut client = context.client("")?;
+    client.say(&greeting)?;
     context.step(format!("sent {}, and no newline", brief(&endless)));
     let sent = client.send_for(&endless, context.within_the_deadline(Duration::from_millis(300)));
     let (came, ending) = client.listen(context.within_the_deadline(Duration::from_millis(300)), 64 * 1024);
