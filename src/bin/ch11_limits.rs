@@ -42,7 +42,6 @@ fn main() -> io::Result<()> {
     }
 }
 
-// ANCHOR: server
 /// What the thread that accepts needs.
 struct Server {
     pool: Pool,
@@ -62,18 +61,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Server {
     fn new(limit: usize, timeouts: Timeouts) -> io::Result<Server> {
+        // ANCHOR: refused
         let (refused, leaving) = bounded::<Stream>(64);
         thread::spawn(move || {
             for stream in leaving {
                 let _ = say_goodbye(&stream); // It may have left already.
             }
         });
+        // ANCHOR_END: refused
         let (pool, stats) = (Pool::new(limit, limit)?, Stats::start(|_| {})?);
         let spare = File::open("/dev/null").ok();
         Ok(Server { pool, timeouts, stats, refused, spare, pause: FIRST_PAUSE, last_id: 0 })
     }
 }
-// ANCHOR_END: server
 
 impl Server {
     // ANCHOR: serve
@@ -167,14 +167,11 @@ fn serve_one(connection: &Arc<Connection>, place: Permit, timeouts: Timeouts, st
 // ANCHOR: go_on
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
-/// The tempting way: when accept fails, try again.
-fn go_on(listener: &TcpListener) {
-    let answer = services::lines(PREFIX, LIMIT);
+/// The tempting way to accept a client: when it fails, try again.
+fn go_on(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => {
-                let _ = answer(Socket::new(Stream::Tcp(stream), Addr::Tcp(peer), Timeouts::default()));
-            }
+            Ok(client) => return client,
             Err(_) => drop(FAILURES.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -183,9 +180,50 @@ fn go_on(listener: &TcpListener) {
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
-    no_place()?;
     tries_again()?;
-    tells_the_client()
+    tells_the_client()?;
+    no_place()
+}
+
+fn tries_again() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    // The kernel connects it, whether or not anybody accepts.
+    let mut client = Actor::connect("client", listener.local_addr()?)?;
+    let limit = leave_no_descriptors()?;
+    info!(target: "server", "no descriptors are left; when accept fails, trying again");
+    let server = thread::spawn(move || {
+        let (stream, peer) = go_on(&listener);
+        services::lines(PREFIX, LIMIT)(Socket::new(Stream::Tcp(stream), Addr::Tcp(peer), Timeouts::default()))
+    });
+    while FAILURES.load(Ordering::Relaxed) < 10_000 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    info!(target: "server", "10,000 tries have failed, without a pause");
+    setrlimit(Resource::Nofile, limit)?;
+    info!(target: "server", "there are descriptors again");
+    client.say("안녕하세요, 서버님!")?;
+    client.hear()?;
+    drop(client);
+    // Its descriptors must not become free while there are to be none.
+    server.join().expect("it does not panic")
+}
+
+fn tells_the_client() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut client = Actor::connect("client", address)?;
+    let server = Server::new(4, Timeouts::default())?;
+    let limit = leave_no_descriptors()?;
+    info!(target: "server", "no descriptors are left but the spare one");
+    thread::spawn(move || server.serve(&listener));
+    client.hear()?;
+    client.hear()?;
+    setrlimit(Resource::Nofile, limit)?;
+    info!(target: "server", "there are descriptors again");
+    let mut client_b = Actor::connect("client-b", address)?;
+    client_b.say("안녕하세요, 서버님!")?;
+    client_b.hear()?;
+    Ok(())
 }
 
 fn no_place() -> io::Result<()> {
@@ -208,41 +246,6 @@ fn no_place() -> io::Result<()> {
     Ok(())
 }
 
-fn tries_again() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    // The kernel connects it, whether or not anybody accepts.
-    let mut client = Actor::connect("client", listener.local_addr()?)?;
-    let limit = leave_no_descriptors()?;
-    info!(target: "server", "no descriptors are left; when accept fails, trying again");
-    thread::spawn(move || go_on(&listener));
-    thread::sleep(Duration::from_millis(100));
-    info!(target: "server", "a tenth of a second later, {} tries have failed", FAILURES.load(Ordering::Relaxed));
-    setrlimit(Resource::Nofile, limit)?;
-    info!(target: "server", "there are descriptors again");
-    client.say("안녕하세요, 서버님!")?;
-    client.hear()?;
-    Ok(())
-}
-
-fn tells_the_client() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let mut client = Actor::connect("client", address)?;
-    let server = Server::new(4, Timeouts::default())?;
-    let limit = leave_no_descriptors()?;
-    info!(target: "server", "no descriptors are left but the spare one");
-    thread::spawn(move || server.serve(&listener));
-    client.hear()?;
-    client.hear()?;
-    setrlimit(Resource::Nofile, limit)?;
-    info!(target: "server", "there are descriptors again");
-    let mut client_b = Actor::connect("client-b", address)?;
-    client_b.say("안녕하세요, 서버님!")?;
-    client_b.hear()?;
-    Ok(())
-}
-
-// ANCHOR: leave_no_descriptors
 /// Lowers this process's limit to what it uses already; returns what it was.
 fn leave_no_descriptors() -> io::Result<Rlimit> {
     let before = getrlimit(Resource::Nofile);
@@ -250,4 +253,3 @@ fn leave_no_descriptors() -> io::Result<Rlimit> {
     setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before })?;
     Ok(before)
 }
-// ANCHOR_END: leave_no_descriptors
