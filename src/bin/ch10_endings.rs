@@ -125,6 +125,7 @@ fn answers_at_the_end(mut socket: Socket) -> io::Result<()> {
     socket.read_to_string(&mut question)?;
     info!(target: "server", "read {question}, and then 0");
     info!(target: "server", "sending {PREFIX}{question}");
+    narrate::share_row(&["server", "client"]); // The client hears it while this connection ends.
     writeln!(socket, "{PREFIX}{question}")
 }
 
