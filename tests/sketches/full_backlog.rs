@@ -1,6 +1,6 @@
 //! Chapter 11: `connect` succeeds without `accept`, until the backlog is full.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
 // ANCHOR: connect_to_nobody
-/// Connects to a listener that never accepts, until it takes longer than half a second; says how often that was.
+/// Connects to a listener that never accepts, until that takes more than half a second; returns the clients.
 fn connect_to_nobody(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     let mut clients = Vec::new();
     loop {
         match TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
             Ok(client) => clients.push(client),
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(clients),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(clients),
             Err(error) => return Err(error),
         }
     }
