@@ -44,6 +44,7 @@
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines` |
 //! | [`narrate`] [`chapter`] | for the chapters' programs: lanes; the command line and the clients of a scene |
+//! | [`arq`] | an island, of chapters 16 and 17: a bad link, and a message that gets through it |
 //!
 //! # The threads
 //!
@@ -68,6 +69,7 @@
 
 mod accept;
 pub mod addr;
+pub mod arq;
 pub mod backoff;
 pub mod chapter;
 pub mod client;

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 pub mod kit;
+pub mod load;
+pub mod lossy;
 pub mod port;
 
 use std::collections::BTreeMap;
