@@ -33,7 +33,7 @@ fn check(options: &[&str]) -> Vec<String> {
 
 fn finished(options: &str) -> String {
     let promises = "--max-connections 16 --idle-timeout 500ms --message-timeout 500ms";
-    format!("{} --listen 127.0.0.1:0 {promises} {options}", env!("CARGO_BIN_EXE_socket-steps"))
+    format!("{} --no-page --listen 127.0.0.1:0 {promises} {options}", env!("CARGO_BIN_EXE_socket-steps"))
 }
 
 /// All of these, on a port, pass all stages but those that are named. It is nearly all waiting, so they take turns at it.
@@ -92,7 +92,7 @@ fn a_unix_socket_is_judged_as_far_as_it_can_be() {
     assert!(skipped.iter().any(|name| name == "reset-idle"), "a Unix socket has no reset: {skipped:?}");
     server.stop();
     let command = format!(
-        "{} --listen {address} --service reply --max-connections 16 --idle-timeout 500ms",
+        "{} --no-page --listen {address} --service reply --max-connections 16 --idle-timeout 500ms",
         env!("CARGO_BIN_EXE_socket-steps")
     );
     let skipped = check(&[&["--spawn", &command], PROMISES].concat());

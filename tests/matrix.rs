@@ -47,6 +47,7 @@ const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch14_client", "it is about clients, and `check` is one itself"),
     ("ch16_udp", "its server takes datagrams, and `check` speaks in streams"),
     ("ch17_reliable", "its stream is built of datagrams, and `check` speaks in TCP's"),
+    ("ch18_http", "it speaks HTTP, and `check` speaks in lines"),
 ];
 
 /// The chapters that are judged, and bring no stage, and why, in words for the reader.

@@ -1,4 +1,4 @@
-//! What is the same on a path and on a port, and what is not, as chapter 15 says.
+//! What is the same on a path and on a port, and what is not, as chapter 15 says; and its program.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod support;
@@ -10,6 +10,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -18,10 +20,10 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
-use rustix::process::{Uid, getgid, getpid, getuid};
+use rustix::process::{Signal, Uid, getgid, getpid, getuid};
 use rustix::thread::set_thread_res_uid;
 use socket2::SockRef;
-use support::BOUND;
+use support::{BOUND, Server, run};
 use tempfile::TempDir;
 
 /// Both ends of a connection on a path.
@@ -179,4 +181,42 @@ fn whoever_may_not_write_to_the_file_may_not_connect() {
     assert_eq!(connecting.join().unwrap().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     UnixStream::connect(&path).unwrap();
+}
+
+// From here on: the chapter's program.
+
+fn program(words: &[&str]) -> Command {
+    let folder = Path::new(env!("CARGO_BIN_EXE_socket-steps")).parent().unwrap();
+    let mut command = Command::new(folder.join("ch15_ipc"));
+    command.args(words).env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn the_chapters_server_is_found_on_a_path_says_who_came_and_takes_its_file_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let address = format!("unix:{}", path.display());
+    let mut server = Server::from_command(&mut program(&["server", &address]));
+    assert_eq!(server.address(), address);
+    let (status, output, errors) = run(&mut program(&["client", &address]), b"");
+    assert_eq!((status.code(), output.trim_end()), (Some(0), "서버 응답: 안녕하세요, 서버님!"), "{errors}");
+    let client = server.wait_for_log("the client is process ");
+    assert!(!client.ends_with(&format!(" {}", server.pid())), "it takes the client for itself: {client}");
+    server.wait_for_log("and its user is mine");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait_for_status().code(), Some(0));
+    assert!(!fs::exists(&path).unwrap());
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_one_line_and_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = format!("unix:{}", folder.path().join("socket").display());
+    let _server = Server::from_command(&mut program(&["server", &taken]));
+    for (address, why) in [(taken.as_str(), "another program listens there"), ("unix:", "the path is missing")] {
+        let (status, output, errors) = run(&mut program(&["server", address]), b"");
+        assert_eq!((status.code(), output.as_str(), errors.lines().count()), (Some(2), "", 1), "{errors}");
+        assert!(errors.contains(why), "{errors}");
+    }
 }

@@ -19,6 +19,8 @@ const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
     ("check", "", &["--seed", "--list", "--help"], "--seed 1"),
     ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
     ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
+    // Many are run at once, and the port of the live page is one.
+    ("socket-steps", "", &["--page", "--no-page", "--help", "--version"], "--no-page"),
 ];
 
 /// Programs that listen: (name, first word).
@@ -148,8 +150,8 @@ mod tests {
     #[test]
     fn cargo_run_is_the_built_program_with_the_address_that_the_page_means() {
         for (shown, run) in [
-            ("cargo run", "socket-steps --listen 127.0.0.1:8080"),
-            ("cargo run -- --service lines", "socket-steps --service lines --listen 127.0.0.1:8080"),
+            ("cargo run", "socket-steps --listen 127.0.0.1:8080 --no-page"),
+            ("cargo run -- --service lines", "socket-steps --service lines --listen 127.0.0.1:8080 --no-page"),
             ("cargo run -q --bin ch04_reply", "ch04_reply"),
             ("cargo run -q --bin ch04_reply -- server", "ch04_reply server 127.0.0.1:8080"),
             ("cargo run --bin ch04_reply -- server 127.0.0.1:9000", "ch04_reply server 127.0.0.1:9000"),
