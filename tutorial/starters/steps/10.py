@@ -1,5 +1,4 @@
-# The last words arrive.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()

@@ -1,5 +1,4 @@
-# No descriptors left: a pause, and on.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()

@@ -1,5 +1,4 @@
-# Ctrl-C: what is begun is finished.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import contextlib, socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()

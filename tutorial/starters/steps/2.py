@@ -1,5 +1,4 @@
-# One client, to its end; then the next.
-# Its words: [HOST:PORT]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys
 
 [address] = sys.argv[1:] or ["127.0.0.1:8080"]

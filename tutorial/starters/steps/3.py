@@ -1,5 +1,4 @@
-# Lines, and not pieces.
-# Its words: [HOST:PORT]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys
 
 PREFIX = "서버 응답: ".encode()

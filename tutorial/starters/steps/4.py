@@ -1,5 +1,4 @@
-# A thread for each client.
-# Its words: [HOST:PORT]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading
 
 PREFIX = "서버 응답: ".encode()

@@ -1,5 +1,4 @@
-# No more threads than places.
-# Its words: [HOST:PORT [LIMIT]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading
 
 PREFIX = "서버 응답: ".encode()

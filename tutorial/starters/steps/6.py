@@ -1,5 +1,4 @@
-# Nobody is waited for without end. Or so it seems.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading
 
 PREFIX = "서버 응답: ".encode()

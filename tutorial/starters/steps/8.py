@@ -1,5 +1,4 @@
-# However a client ends, its place is free again.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()

@@ -1,5 +1,4 @@
-# A line has a limit.
-# Its words: [HOST:PORT [LIMIT [SECONDS]]]
+# A server, step by step: tutorial/en/your-server.md
 import socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()
