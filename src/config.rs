@@ -43,6 +43,9 @@ pub struct Config {
     /// After how long a silence the kernel asks whether the client is still there. Not at all: the idle
     /// deadline finds out as well.
     pub keep_alive: Option<Duration>,
+    /// At which level the log tells who comes and goes. Info. A server beside the one that matters may be less
+    /// talkative.
+    pub log_level: log::Level,
 }
 
 impl Default for Config {
@@ -56,6 +59,7 @@ impl Default for Config {
             drain: Duration::from_secs(5),
             no_delay: true,
             keep_alive: None,
+            log_level: log::Level::Info,
         }
     }
 }

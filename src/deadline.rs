@@ -81,3 +81,29 @@ impl From<Deadline> for io::Error {
         io::Error::new(io::ErrorKind::TimedOut, deadline)
     }
 }
+
+/// What is left of a limit, unless nothing is. Zero would mean "for ever" to the kernel.
+pub(crate) fn left(limit: Duration, elapsed: Duration) -> Option<Duration> {
+    limit.checked_sub(elapsed).filter(|left| !left.is_zero())
+}
+
+/// In place of a time-out that is not worth keeping: longer than any, so that the next one replaces it.
+pub(crate) const REARM: Option<Duration> = Some(Duration::MAX);
+
+/// Sets one of the kernel's time-outs, unless it is set short enough already: one that fires early costs
+/// a second look at the clock, which is cheaper than setting it for every message.
+pub(crate) fn arm(
+    armed: &mut Option<Duration>,
+    left: Option<Duration>,
+    set: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> io::Result<()> {
+    let early_enough = match (*armed, left) {
+        (Some(armed), Some(left)) => armed <= left,
+        (armed, left) => armed == left,
+    };
+    if !early_enough {
+        set(left)?;
+        *armed = left;
+    }
+    Ok(())
+}

@@ -37,13 +37,16 @@
 //! | [`addr`] [`stream`] `socket_file` [`listener`] | addresses, streams and listeners, TCP or Unix |
 //! | [`farewell`] | closing politely |
 //! | [`limits`] | what this machine can hold |
-//! | [`deadline`] [`connection`] [`socket`] | one connection: how long for what; what is known of it; read and write |
+//! | [`deadline`] [`connection`] [`writer`] [`socket`] | one connection: how long for what; what is known of it; write; read and write |
+//! | `waiting` [`outbox`] [`room`] | what others say to a connection, and the thread that writes it; who hears the same |
 //! | `log_limit` [`stats`] | the central stats thread, and how it keeps its log short |
 //! | [`shutdown`] | the stop flag; the registry of open connections |
 //! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
-//! | [`services`] | `reply`, `echo`, `lines` |
+//! | [`services`] | `reply`, `echo`, `lines`, `chat` |
+//! | [`web`] | the live page: HTTP, WebSocket, and a server beside the one that is watched |
 //! | [`narrate`] [`chapter`] | for the chapters' programs: lanes; the command line and the clients of a scene |
+//! | [`arq`] | an island, of chapters 16 and 17: a bad link, and a message that gets through it |
 //!
 //! # The threads
 //!
@@ -51,9 +54,11 @@
 //! |---|---|---|
 //! | accept: the caller of [`serve`](server::Server::serve) | a client, a free place, the stop; all in one `poll` | the server is stopped |
 //! | worker, at least `min_workers`, at most `max_connections` | a connection; then its bytes | the server ends, or after 5 s without work above the minimum |
+//! | writer, one for each connection that others speak to, in the chat and on the live page | its outbox; the socket | the outbox is closed, or the write deadline has passed |
 //! | stats, one | an event, a question | nobody can ask any more |
 //! | farewell, one | the last bytes of those who leave | the server ends |
 //! | output, one for each stream | something to write | the program ends |
+//! | page, one, and publisher, one, with workers, stats and farewell of the page's own | a browser; the next half second, while anyone watches | the server has ended |
 //! | signals, one, in the finished server | SIGINT, SIGTERM, SIGHUP | the program ends |
 //!
 //! # How a connection walks
@@ -68,6 +73,7 @@
 
 mod accept;
 pub mod addr;
+pub mod arq;
 pub mod backoff;
 pub mod chapter;
 pub mod client;
@@ -82,8 +88,10 @@ pub mod listener;
 mod log_limit;
 pub mod narrate;
 pub mod options;
+pub mod outbox;
 pub mod output;
 pub mod pool;
+pub mod room;
 pub mod server;
 pub mod services;
 pub mod shutdown;
@@ -91,8 +99,11 @@ pub mod socket;
 mod socket_file;
 pub mod stats;
 pub mod stream;
+mod waiting;
 pub mod wake;
+pub mod web;
 mod worker;
+pub mod writer;
 
 /// The README's example is compiled and run like every other.
 #[cfg(doctest)]

@@ -12,8 +12,11 @@ use socket_steps::deadline::Timeouts;
 use socket_steps::limits::{self, Limit};
 use socket_steps::options::{self, count, duration, size};
 use socket_steps::output::Output;
+use socket_steps::room::Room;
 use socket_steps::server::{Config, Server, Summary, WhenFull};
 use socket_steps::services;
+use socket_steps::web::page::{self, Page};
+use socket_steps::web::websocket::Limits;
 
 /// How long the last lines may take to be written, when nobody reads them. Not shorter: when somebody does, a
 /// machine that stands still for a moment must not cost them the accounts.
@@ -34,6 +37,19 @@ struct Options {
     /// What the clients are offered
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Service::Reply)]
     service: Service,
+
+    // No default of clap's: what is not asked for is left out where it cannot be had.
+    #[arg(long, value_name = "ADDR", help_heading = PAGE)]
+    #[arg(help = format!("Where a browser finds the live page: HOST:PORT [default: {USUAL_PAGE}]"))]
+    page: Option<String>,
+
+    /// Without the live page
+    #[arg(long, conflicts_with_all = ["page", "page_host"], help_heading = PAGE)]
+    no_page: bool,
+
+    /// A name by which browsers may ask for the page, besides localhost and IP addresses; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = PAGE)]
+    page_host: Vec<String>,
 
     // Values may begin with a hyphen, here and below: `-5s` is to be refused as a wrong duration, not as an
     // unknown option.
@@ -86,7 +102,11 @@ struct Options {
     drain: Duration,
 }
 
+/// Where the live page is, unless it is asked for elsewhere.
+const USUAL_PAGE: &str = "127.0.0.1:8081";
+
 /// The headings of the help.
+const PAGE: &str = "The live page";
 const PLACES: &str = "Places";
 const DEADLINES: &str = "Deadlines";
 
@@ -97,6 +117,7 @@ Examples:
   socket-steps --listen 0.0.0.0:8080                    for other machines, too
   socket-steps --listen unix:/tmp/steps.sock            on a path instead of a port
   socket-steps --service lines --idle-timeout 5m        an answer for each line; more patience
+  socket-steps --service chat                           a room for everyone, on the page, too
   socket-steps --max-connections 8 --when-full wait     the ninth client waits until one leaves
 
 The log goes to standard error; RUST_LOG=debug shows more of it, RUST_LOG=warn less.
@@ -112,6 +133,8 @@ enum Service {
     Echo,
     /// Answers each line with the prefix and the line
     Lines,
+    /// Says each line to everyone else; the live page is in the same room
+    Chat,
 }
 
 /// A default of the kit's, as it would be written on the command line.
@@ -128,12 +151,21 @@ fn main() -> ExitCode {
     if let Err(error) = limits::raise_descriptors() {
         log::warn!("cannot raise the limit of descriptors: {error}");
     }
-    let most = limits::tightest();
+    let machine = limits::tightest();
+    let has_room_for_page = machine.connections > 2 * page::SHARE;
+    let most = options.share_of(machine, has_room_for_page);
     let config = options.config(&most);
     let wanted = options.max_connections.unwrap_or(Config::default().max_connections);
     let is_lowered = config.max_connections < wanted;
     let server = match Server::bind(&options.listen, config) {
         Ok(server) => server,
+        Err(error) => {
+            log.flush(LAST_WORDS);
+            give_up(&error.to_string())
+        }
+    };
+    let page = match options.bind_page(has_room_for_page) {
+        Ok(page) => page,
         Err(error) => {
             log.flush(LAST_WORDS);
             give_up(&error.to_string())
@@ -149,15 +181,25 @@ fn main() -> ExitCode {
         output.line(&format!("listening on {address}"));
     }
 
-    let summary = options.serve(server);
+    let room = Room::default();
+    let page_addresses = page.iter().flat_map(Page::local_addrs).map(ToString::to_string).collect::<Vec<_>>();
+    let page = page.map(|page| page.start(server.handle(), room.clone())).transpose();
+    let page = page.unwrap_or_else(|error| give_up(&format!("cannot start a thread: {error}")));
+    for address in page_addresses {
+        output.line(&format!("live page on http://{address}/"));
+    }
 
+    let summary = options.serve(server, room);
+
+    // Until here, one could watch the others leave.
+    let page_is_clean = page.is_none_or(|page| page.stop().is_clean());
     output.line(&summary.to_string());
     if let Some(error) = &summary.failure {
         log::error!("accepting ended: {error}");
     }
     output.flush(LAST_WORDS);
     log.flush(LAST_WORDS);
-    if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.is_clean() && page_is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn give_up(why: &str) -> ! {
@@ -172,6 +214,8 @@ fn start_output() -> io::Result<(Output, Output)> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let style = if colours { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        // It would log what others say as they said it, escape codes and all.
+        .filter_module("tungstenite", log::LevelFilter::Off)
         .format_timestamp_millis()
         .write_style(style)
         .target(env_logger::Target::Pipe(Box::new(log.clone())))
@@ -224,11 +268,41 @@ impl Options {
         }
     }
 
-    fn serve(&self, server: Server) -> Summary {
+    /// What is left of the machine for connections: the page takes its share, and a conversation of the chat's
+    /// has two threads.
+    fn share_of(&self, machine: Limit, has_room_for_page: bool) -> Limit {
+        let for_page = if !self.no_page && has_room_for_page { page::SHARE } else { 0 };
+        let threads = if matches!(self.service, Service::Chat) { 2 } else { 1 };
+        Limit { connections: (machine.connections - for_page) / threads, ..machine }
+    }
+
+    /// The page, if it is wanted. Where it is only usual, the server does without it rather than not to start.
+    fn bind_page(&self, has_room: bool) -> io::Result<Option<Page>> {
+        if self.no_page {
+            return Ok(None);
+        }
+        let address = self.page.as_deref().unwrap_or(USUAL_PAGE);
+        let limits = Limits { max_message: self.max_message, write: self.write_timeout, ..Limits::default() };
+        let page = match has_room {
+            true => Page::bind(address, page::Options { hosts: self.page_host.clone(), limits }),
+            false => Err(io::Error::other("this machine's limits leave no room for it")),
+        };
+        match page {
+            Ok(page) => Ok(Some(page)),
+            Err(error) if self.page.is_some() => Err(io::Error::new(error.kind(), format!("the live page: {error}"))),
+            Err(error) => {
+                log::warn!("no live page: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn serve(&self, server: Server, room: Room) -> Summary {
         match self.service {
             Service::Reply => server.serve(services::reply(&self.prefix)),
             Service::Echo => server.serve(services::echo),
             Service::Lines => server.serve(services::lines(&self.prefix, self.max_message)),
+            Service::Chat => server.serve(services::chat(room, self.max_message)),
         }
     }
 }

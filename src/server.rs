@@ -94,7 +94,7 @@ impl Server {
         }
         let pool = Pool::new(config.min_workers, config.max_connections)?;
         let addresses = listeners.iter().map(|listener| listener.local_addr().clone()).collect();
-        let handle = Handle::new(addresses, pool.threads(), Stats::start(observer)?)?;
+        let handle = Handle::new(addresses, pool.threads(), Stats::start_logging_at(config.log_level, observer)?)?;
         Ok(Server { listeners, config, pool, farewell: Farewell::start(limits::most_leaving())?, handle })
     }
 
@@ -135,7 +135,7 @@ impl Server {
         let drain = shared.config.drain;
         let open = registry.totals().now();
         if open > 0 {
-            log::info!("stopping: {open} connections are open, and have {drain:?} to end");
+            log::log!(shared.config.log_level, "stopping: {open} connections are open, and have {drain:?} to end");
         }
         if !registry.wait_until_empty(drain.saturating_sub(began.elapsed())) {
             let left = registry.connections();

@@ -1,11 +1,13 @@
-//! What the finished server can do with a connection: `reply`, `echo`, `lines`.
+//! What the finished server can do with a connection: `reply`, `echo`, `lines`, `chat`.
 //!
 //! Each service is a handler for [`Server::serve`](crate::server::Server::serve): a conversation with one
 //! client, from top to bottom, for as long as it lasts.
 
 use std::io::{self, Read, Write};
 
-use crate::lines::{LineBuffer, incomplete_character};
+use crate::lines::{LineBuffer, TooLong, incomplete_character};
+use crate::outbox::Outbox;
+use crate::room::{self, Presence, Room};
 use crate::socket::{OnStop, Socket};
 
 /// A piece's buffer at first. Ten thousand idle connections should not hold ten thousand large ones.
@@ -132,6 +134,57 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
             let rest = buffer.rest();
             if !rest.is_empty() {
                 socket.write_all(&[prefix, rest].concat())?;
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Says every line to everyone else in `room`; at the end of the input, also a last line without a newline.
+///
+/// A client hears the others while it is silent, so a second thread writes to it. One that does not read what
+/// the others say is ended, and nobody waits for it. Lines are bounded, in length and in time, as for [`lines`].
+pub fn chat(room: Room, limit: usize) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 'static {
+    move |mut socket| {
+        let outbox = Outbox::new(&socket, limit);
+        let writing = outbox.start(&socket, None)?;
+        let presence = room.enter(&outbox, room::as_line);
+        let heard = chat_with(&mut socket, &presence, limit);
+        // What the others have said until now still reaches it.
+        drop(presence);
+        if let Err(error) = &heard
+            && let Some(too_long) = error.get_ref().and_then(|inner| inner.downcast_ref::<TooLong>())
+        {
+            let _ = outbox.push_own(room::as_line(too_long.to_string().as_bytes()).into());
+        }
+        writing.finish(heard)
+    }
+}
+
+fn chat_with(socket: &mut Socket, presence: &Presence, limit: usize) -> io::Result<()> {
+    let mut buffer = LineBuffer::new(limit);
+    let mut is_last = false;
+    loop {
+        let mut said = false;
+        while let Some(line) = buffer.next_line()? {
+            presence.say(&line[..line.len() - 1]);
+            said = true;
+        }
+        if said {
+            socket.end_message();
+            if is_last {
+                return Ok(());
+            }
+        }
+        // As for `lines`: one that is in flight at the stop is finished.
+        is_last = socket.is_after_last_call();
+        if !buffer.rest().is_empty() {
+            socket.begin_message(OnStop::Finish);
+        }
+        if buffer.read_from(socket)? == 0 {
+            let rest = buffer.rest();
+            if !rest.is_empty() {
+                presence.say(rest);
             }
             return Ok(());
         }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::addr::Addr;
 use crate::connection::{Connection, Seen, State};
-use crate::deadline::{Deadline, Timeouts};
+use crate::deadline::{Deadline, REARM, Timeouts, arm, left};
 use crate::farewell;
 use crate::stream::Stream;
+use crate::writer::Writer;
 
 /// What becomes of a message that is not complete when the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,18 +55,15 @@ pub enum OnStop {
 pub struct Socket {
     connection: Arc<Connection>,
     timeouts: Timeouts,
-    /// What the kernel's time-outs are set to now, so that they are not set again for nothing: a
-    /// `setsockopt` for each message costs 7 %.
+    /// What the kernel's time-out is set to now, so that it is not set again for nothing: a `setsockopt` for
+    /// each message costs 7 %.
     armed_read: Option<Duration>,
-    armed_write: Option<Duration>,
+    writer: Writer,
     /// When the message that is being read began, and what a stop does to it.
     message: Option<(Instant, OnStop)>,
     /// Once the server is stopping: how much of what had arrived by then is still to be read.
     last_call: Option<usize>,
 }
-
-/// In place of a time-out that is not worth keeping: longer than any, so that the next one replaces it.
-const REARM: Option<Duration> = Some(Duration::MAX);
 
 impl Socket {
     /// A socket of its own, outside any server.
@@ -75,7 +73,8 @@ impl Socket {
 
     /// A socket on a connection that others can see.
     pub fn on(connection: Arc<Connection>, timeouts: Timeouts) -> Socket {
-        Socket { connection, timeouts, armed_read: None, armed_write: None, message: None, last_call: None }
+        let writer = Writer::on(Arc::clone(&connection), timeouts.write);
+        Socket { connection, timeouts, armed_read: None, writer, message: None, last_call: None }
     }
 
     /// What is known of this connection.
@@ -86,6 +85,20 @@ impl Socket {
     /// The other side's address.
     pub fn peer(&self) -> &Addr {
         self.connection.peer()
+    }
+
+    /// Another entrance to the writing side, for a thread of its own: a connection that is spoken to while it is
+    /// silent has one thread that reads and one that writes. From now on only that one is to write, or what the
+    /// two say gets mixed.
+    pub fn writer(&self) -> Writer {
+        Writer::on(Arc::clone(&self.connection), self.timeouts.write)
+    }
+
+    /// From now on, these deadlines count: the conversation has come to another part. For a
+    /// [`writer`](Socket::writer) that was made before, nothing changes.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts;
+        self.writer.set_limit(timeouts.write);
     }
 
     /// A message has begun: from now on its deadline counts, not the idle one. Said again before
@@ -177,46 +190,6 @@ impl Socket {
             *waiting = waiting.saturating_sub(count);
         }
     }
-
-    /// Writes once, within what is left of an answer that began at `began`.
-    fn write_once(&mut self, bytes: &[u8], began: Instant, first: bool) -> io::Result<usize> {
-        self.write_in_time(bytes, began, first).inspect_err(|error| {
-            if Deadline::of(error).is_some() || self.connection.was_cut() {
-                self.connection.note(Seen::HalfAnswer);
-            }
-        })
-    }
-
-    fn write_in_time(&mut self, bytes: &[u8], began: Instant, first: bool) -> io::Result<usize> {
-        let mut elapsed = if first { Duration::ZERO } else { began.elapsed() };
-        let connection = &*self.connection;
-        loop {
-            let left = match self.timeouts.write {
-                Some(limit) => Some(left(limit, elapsed).ok_or(Deadline::Write(limit))?),
-                None => None,
-            };
-            arm(&mut self.armed_write, left, |timeout| connection.stream().set_write_timeout(timeout))?;
-            match (&**connection.stream()).write(bytes) {
-                Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    connection.has_written(count, began + elapsed);
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_write = REARM,
-                Err(error) => {
-                    // The kernel reports a reset once, to whoever reads or writes next, and a clean end after
-                    // that. The reader must not take it for the client's end. (A broken pipe says nothing of the
-                    // input: our own half has ended, or the reset is known already.)
-                    if error.kind() != io::ErrorKind::BrokenPipe {
-                        connection.note(Seen::UnheardReset);
-                    }
-                    return Err(error);
-                }
-            }
-            elapsed = began.elapsed();
-        }
-    }
 }
 
 impl Read for Socket {
@@ -272,20 +245,12 @@ impl Read for Socket {
 impl Write for Socket {
     /// Writes what the kernel takes at once, or waits for room until the write deadline.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_once(bytes, Instant::now(), true)
+        self.writer.write(bytes)
     }
 
-    /// Writes an answer as a whole under one deadline, however slowly the other side takes it. After an
-    /// error nobody knows how much has arrived: the only thing left to do is to end the connection.
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let began = Instant::now();
-        let mut first = true;
-        while !bytes.is_empty() {
-            let count = self.write_once(bytes, began, first)?;
-            bytes = &bytes[count..];
-            first = false;
-        }
-        Ok(())
+    /// Writes an answer as a whole under one deadline, as [`Writer`] does.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)
     }
 
     /// Nothing to do: nothing is held back.
@@ -301,27 +266,4 @@ impl Drop for Socket {
         self.connection.set_state(State::Active);
         self.connection.note(Seen::Released);
     }
-}
-
-/// What is left of a limit, unless nothing is. Zero would mean "for ever" to the kernel.
-fn left(limit: Duration, elapsed: Duration) -> Option<Duration> {
-    limit.checked_sub(elapsed).filter(|left| !left.is_zero())
-}
-
-/// Sets one of the kernel's time-outs, unless it is set short enough already: one that fires early costs
-/// a second look at the clock, which is cheaper than setting it for every message.
-fn arm(
-    armed: &mut Option<Duration>,
-    left: Option<Duration>,
-    set: impl FnOnce(Option<Duration>) -> io::Result<()>,
-) -> io::Result<()> {
-    let early_enough = match (*armed, left) {
-        (Some(armed), Some(left)) => armed <= left,
-        (armed, left) => armed == left,
-    };
-    if !early_enough {
-        set(left)?;
-        *armed = left;
-    }
-    Ok(())
 }

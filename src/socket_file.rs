@@ -35,6 +35,7 @@ impl SocketFile {
         let _lock = lock_folder_of(path)?;
 
         let address = SockAddr::unix(path)?;
+        // ANCHOR: bind
         match socket.bind(&address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_if_stale(path, &address)?;
@@ -46,6 +47,7 @@ impl SocketFile {
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let identity = identity(&fs::symlink_metadata(path)?);
         socket.listen(backlog)?;
+        // ANCHOR_END: bind
         Ok(SocketFile { path: path.to_owned(), identity })
     }
 }
@@ -78,6 +80,7 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
+    // ANCHOR: stale
     let probe = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     // A living server whose backlog is full would make us wait.
     probe.set_nonblocking(true)?;
@@ -85,6 +88,7 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
+    // ANCHOR_END: stale
 }
 
 /// The lock of a file's folder, held until it is dropped; other servers hold it for microseconds. A folder

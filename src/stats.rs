@@ -22,6 +22,7 @@ use crate::addr::Addr;
 use crate::connection::{Connection, State};
 use crate::deadline::Deadline;
 use crate::log_limit::LogLimit;
+use crate::outbox::Full;
 
 /// How many events wait at most. Below half a megabyte, and a burst of thousands of clients fits.
 const QUEUE: usize = 4096;
@@ -115,6 +116,7 @@ impl CloseReason {
             (Some(Deadline::Write(_)), _) => CloseReason::Write,
             (None, io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => CloseReason::Reset,
             (None, io::ErrorKind::BrokenPipe) => CloseReason::BrokenPipe,
+            (None, _) if Full::is(error) => CloseReason::Write,
             (None, io::ErrorKind::InvalidData) => CloseReason::Rejected,
             (None, _) => CloseReason::Error,
         }
@@ -218,8 +220,16 @@ impl Stats {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(observer: impl Fn(&Event) + Send + 'static) -> io::Result<Stats> {
+        Stats::start_logging_at(log::Level::Info, observer)
+    }
+
+    /// As [`start`](Stats::start); who comes and goes is logged at this level.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start_logging_at(level: log::Level, observer: impl Fn(&Event) + Send + 'static) -> io::Result<Stats> {
         let (channel, told) = bounded(QUEUE);
-        thread::Builder::new().name("stats".to_owned()).spawn(move || keep_tally(&told, observer))?;
+        thread::Builder::new().name("stats".to_owned()).spawn(move || keep_tally(&told, level, observer))?;
         Ok(Stats { channel, dropped: Arc::default() })
     }
 
@@ -245,14 +255,14 @@ impl Stats {
     }
 }
 
-fn keep_tally(told: &Receiver<Told>, observer: impl Fn(&Event)) {
+fn keep_tally(told: &Receiver<Told>, level: log::Level, observer: impl Fn(&Event)) {
     let mut tally = Tally::default();
     let mut refusals = LogLimit::default();
     for told in told {
         match told {
             Told::Event(event) => {
                 tally.add(&event);
-                log_event(&event, &mut refusals);
+                log_event(&event, level, &mut refusals);
                 // With the thread, the tally would die, and every event that waits for it, uncounted. The
                 // hook has reported the panic by now.
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
@@ -265,12 +275,12 @@ fn keep_tally(told: &Receiver<Told>, observer: impl Fn(&Event)) {
 
 /// One line a connect and a disconnect, written here so that no client waits for its formatting; refusals,
 /// which may come a thousand a second, once a second.
-fn log_event(event: &Event, refusals: &mut LogLimit) {
+fn log_event(event: &Event, level: log::Level, refusals: &mut LogLimit) {
     match event {
-        Event::Connected { id, peer } => log::info!("#{id} {peer} connected"),
+        Event::Connected { id, peer } => log::log!(level, "#{id} {peer} connected"),
         Event::Disconnected { id, reason, age, bytes_in, bytes_out } => {
             let age = age.as_secs_f32();
-            log::info!("#{id} ended ({reason}) after {age:.1} s, {bytes_in} bytes in, {bytes_out} bytes out");
+            log::log!(level, "#{id} ended ({reason}) after {age:.1} s, {bytes_in} bytes in, {bytes_out} bytes out");
         }
         Event::Refused { peer, text } => refusals.log(format_args!("{peer} was refused: {text}")),
         Event::Failed { peer } => refusals.log(format_args!("{peer} had gone before it could be told anything")),

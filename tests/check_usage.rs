@@ -21,7 +21,7 @@ fn check() -> Command {
 }
 
 fn finished(options: &str) -> String {
-    format!("{} --listen 127.0.0.1:0 {options}", env!("CARGO_BIN_EXE_socket-steps"))
+    format!("{} --no-page --listen 127.0.0.1:0 {options}", env!("CARGO_BIN_EXE_socket-steps"))
 }
 
 /// Exit status 2, nothing on standard output, and one line that contains the text.
@@ -83,7 +83,8 @@ fn the_port_may_be_told_instead_of_printed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     drop(listener);
-    let command = format!("sh -c '{} --listen 127.0.0.1:{port} >/dev/null'", env!("CARGO_BIN_EXE_socket-steps"));
+    let command =
+        format!("sh -c '{} --no-page --listen 127.0.0.1:{port} >/dev/null'", env!("CARGO_BIN_EXE_socket-steps"));
     let (status, output, errors) = run(check().args(["--spawn", &command, "--port", &port, "--until", "ch06"]), b"");
     assert!(status.success(), "{output} {errors}");
 }

@@ -76,7 +76,9 @@ const PROMISES: &[&str] = &["--limit", "16", "--deadline", "400ms"];
 #[test]
 fn without_a_fault_it_passes() {
     let report = check("", PROMISES);
-    assert_eq!((with("failed", &report), with("skipped", &report)), (set(&[]), set(&[])), "{report:#}");
+    // It is on a port; see `check_paths` for servers on a path.
+    let skipped = set(&["path-again", "path-kept"]);
+    assert_eq!((with("failed", &report), with("skipped", &report)), (set(&[]), skipped), "{report:#}");
 }
 
 #[test]

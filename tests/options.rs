@@ -27,7 +27,7 @@ fn is_refused_by(command: &mut Command, texts: &[&str]) {
 fn with_descriptors(number: usize) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("ulimit -n {number}; exec \"$0\" \"$@\"")).arg(program().get_program());
-    shell.env_remove("RUST_LOG");
+    shell.arg("--no-page").env_remove("RUST_LOG");
     shell
 }
 
@@ -72,7 +72,7 @@ fn a_wrong_size_is_refused() {
 
 #[test]
 fn an_unknown_word_is_refused_with_the_words_that_there_are() {
-    is_refused(&["--service", "magic"], &["--service", "'magic'", "reply, echo, lines"]);
+    is_refused(&["--service", "magic"], &["--service", "'magic'", "reply, echo, lines, chat"]);
     is_refused(&["--when-full", "maybe"], &["--when-full", "'maybe'", "refuse, wait"]);
     is_refused(&["--speed", "11"], &["'--speed'", "--help"]);
     is_refused(&["8080"], &["'8080'", "--help"]);
@@ -151,6 +151,9 @@ fn where_the_default_is_too_many_it_is_lowered_and_the_log_says_so() {
 fn the_help_is_on_standard_output_and_mentions_every_option() {
     let options = [
         "--listen",
+        "--page",
+        "--no-page",
+        "--page-host",
         "--service",
         "--prefix",
         "--min-workers",

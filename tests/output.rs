@@ -28,7 +28,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let mut command = program();
-        command.args(["--service", "lines", "--listen"]).arg(format!("unix:{}", path.display()));
+        command.args(["--no-page", "--service", "lines", "--listen"]).arg(format!("unix:{}", path.display()));
         command.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(output).stderr(errors);
         let server = Server { child: command.spawn().unwrap(), path, _folder: folder };
         wait_until("it can be connected to", || UnixStream::connect(&server.path).ok());

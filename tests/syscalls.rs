@@ -44,7 +44,7 @@ fn an_echoed_message_is_one_receive_and_one_send() {
     // Detached (-D), so that the server is our child, and strace is not.
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-o"]).arg(&file).arg(program().get_program());
-    command.args(["--listen", "127.0.0.1:0", "--service", "echo"]).env_remove("RUST_LOG");
+    command.args(["--no-page", "--listen", "127.0.0.1:0", "--service", "echo"]).env_remove("RUST_LOG");
     let server = Server::from_command(&mut command);
     let mut client = server.client();
     for _ in 0..MESSAGES {
@@ -86,7 +86,7 @@ fn an_accept_that_never_succeeds_is_not_tried_without_pause() {
     let file = folder.path().join("trace");
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-e", "trace=accept4", "-e", "inject=accept4:error=EPERM", "-o"]).arg(&file);
-    command.arg(program().get_program()).args(["--listen", "127.0.0.1:0"]).env_remove("RUST_LOG");
+    command.arg(program().get_program()).args(["--no-page", "--listen", "127.0.0.1:0"]).env_remove("RUST_LOG");
     let server = Server::from_command(&mut command);
     // As with a firewall that forbids it: the client stays in the backlog, and the listener readable.
     let _client = server.client();

@@ -181,7 +181,7 @@ fn whenever_it_can_be_connected_to_only_its_owner_can() {
         // Nothing but the server itself takes rights away.
         let mut shell = Command::new("sh");
         shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(program().get_program());
-        shell.args(["--listen", &address(&path)]);
+        shell.args(["--no-page", "--listen", &address(&path)]);
         // Looks without a pause: the moment to look at is the first.
         let watcher = path.clone();
         let watcher = thread::spawn(move || {
@@ -270,7 +270,7 @@ fn of_two_servers_that_race_for_one_stale_file_exactly_one_gets_it() {
         assert_is_stale(&path);
         let rival = || {
             let mut command = program();
-            command.args(["--listen", &address(&path)]).stdin(Stdio::null()).stdout(Stdio::null());
+            command.args(["--no-page", "--listen", &address(&path)]).stdin(Stdio::null()).stdout(Stdio::null());
             command.stderr(Stdio::null()).spawn().unwrap()
         };
         let mut rivals = Rivals(vec![rival(), rival()]);

@@ -22,7 +22,7 @@ fn without_ipv6(address: &str, notes: &Path) -> Option<Command> {
         eprintln!("SKIPPED: strace may not trace here");
         return None;
     }
-    command.arg(program().get_program()).args(["--listen", address]);
+    command.arg(program().get_program()).args(["--no-page", "--listen", address]);
     Some(command)
 }
 

@@ -202,8 +202,9 @@ fn scene() -> io::Result<()> {
     let answers = start(move |socket, place| report(socket, place, &reporting, &answer))?;
     let mut client = visit("client", answers, &stats)?;
     let mut client_b = visit("client-b", answers, &stats)?;
-    client.end()?;
+    narrate::share_row(&["client"]);
     narrate::share_row(&["stats", "client"]);
+    client.end()?;
     client.hear()?;
     stats.tally();
 

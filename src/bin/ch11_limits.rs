@@ -216,7 +216,7 @@ fn tries_again() -> io::Result<()> {
     info!(target: "server", "no descriptors are left; when accept fails, trying again");
     thread::spawn(move || go_on(&listener));
     thread::sleep(Duration::from_millis(100));
-    info!(target: "server", "a tenth of a second later, {} tries have failed", FAILURES.load(Ordering::Relaxed));
+    info!(target: "server", "failures in a tenth of a second: {}", FAILURES.load(Ordering::Relaxed));
     setrlimit(Resource::Nofile, limit)?;
     info!(target: "server", "there are descriptors again");
     client.say("안녕하세요, 서버님!")?;

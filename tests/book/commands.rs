@@ -9,6 +9,8 @@ use crate::markdown::pattern;
 
 /// What a program does without an address: (its name, its first word, unless a word contains one of these, added).
 const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
+    ("ch15_ipc", "server", &[":"], "unix:/tmp/ch15_ipc.sock"),
+    ("ch15_ipc", "client", &[":"], "unix:/tmp/ch15_ipc.sock"),
     ("ch", "server", &[":"], "127.0.0.1:8080"),
     ("ch", "client", &[":"], "127.0.0.1:8080"),
     ("talk", "", &[":", "--help", "--version"], "127.0.0.1:8080"),
@@ -17,6 +19,8 @@ const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
     ("check", "", &["--seed", "--list", "--help"], "--seed 1"),
     ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
     ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
+    // Many are run at once, and the port of the live page is one.
+    ("socket-steps", "", &["--page", "--no-page", "--help", "--version"], "--no-page"),
 ];
 
 /// Programs that listen: (name, first word).
@@ -120,7 +124,7 @@ impl<'a> Run<'a> {
             text = text + " " + self.words;
         }
         for (program, first, unless, added) in DEFAULTS {
-            if self.is(program, first) && !unless.iter().any(|part| self.words.contains(part)) {
+            if self.is(program, first) && !unless.iter().any(|part| text.contains(part)) {
                 text = text + " " + &added.replace("127.0.0.1:8080", address);
             }
         }
@@ -167,12 +171,13 @@ mod tests {
     #[test]
     fn cargo_run_is_the_built_program_with_the_address_that_the_page_means() {
         for (shown, run) in [
-            ("cargo run", "socket-steps --listen 127.0.0.1:8080"),
-            ("cargo run -- --service lines", "socket-steps --service lines --listen 127.0.0.1:8080"),
+            ("cargo run", "socket-steps --listen 127.0.0.1:8080 --no-page"),
+            ("cargo run -- --service lines", "socket-steps --service lines --listen 127.0.0.1:8080 --no-page"),
             ("cargo run -q --bin ch04_reply", "ch04_reply"),
             ("cargo run -q --bin ch04_reply -- server", "ch04_reply server 127.0.0.1:8080"),
             ("cargo run --bin ch04_reply -- server 127.0.0.1:9000", "ch04_reply server 127.0.0.1:9000"),
             ("cargo run --bin ch07_pool -- server --limit 2", "ch07_pool server --limit 2 127.0.0.1:8080"),
+            ("cargo run --bin ch15_ipc -- server", "ch15_ipc server unix:/tmp/ch15_ipc.sock"),
             ("echo a | cargo run -q --bin talk | head -1", "echo a | talk 127.0.0.1:8080 | head -1"),
             ("sleep 1 | cargo run -q --bin talk -- [::1]:8080 2>&1", "sleep 1 | talk [::1]:8080 2>&1"),
             ("cargo run --bin ch04_reply -- server 2>/dev/null", "ch04_reply server 127.0.0.1:8080 2>/dev/null"),

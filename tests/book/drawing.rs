@@ -6,8 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::figures::Timeline;
 use crate::layout::{
-    BESIDE, BLOCKED, COLUMN, HEADER, LINE, Layout, MARGIN, ON_THE_WAY, Side, WAITS_BESIDE, is_kept_waiting, is_state,
-    wrapped,
+    BESIDE, BLOCKED, COLUMN, HEADER, LINE, Layout, MARGIN, ON_THE_WAY, Side, WAITS_BESIDE, is_state, wrapped,
 };
 
 // In pixels.
@@ -110,7 +109,8 @@ impl Layout<'_> {
     }
 
     fn arrows(&self, out: &mut String) {
-        for &((from_row, from), (to_row, to)) in &self.timeline.arrows {
+        for &(start, end) in &self.timeline.arrows {
+            let ((from_row, from), (to_row, to)) = (start, end);
             let (mut x1, mut y1) = (self.x[from], self.y[from_row]);
             let (x2, y2) = (self.x[to], self.y[to_row]);
             let colour = self.colour(from);
@@ -120,7 +120,7 @@ impl Layout<'_> {
                 )
             };
             let mut head = HEAD;
-            if is_kept_waiting(from_row, to_row) {
+            if self.is_kept_waiting(start, end) {
                 // It is soon there, and then waits.
                 let x = if x1 > x2 { x2 + WAITS_BESIDE } else { x2 - WAITS_BESIDE };
                 let _ = writeln!(out, "{}", line(x1, y1, x, y1 + ON_THE_WAY, ""));

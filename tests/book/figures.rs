@@ -8,6 +8,8 @@
 //!      arrows: "sending" -> "received 안녕", "received 안녕" -> "received 서버";
 //!      blocked: client-b "sending" .. "received" -->
 //! ```
+//!
+//! What arrives more than a row later has waited to be read; with `=>` in place of `->` it was on its way all the time.
 
 use unicode_width::UnicodeWidthChar;
 
@@ -28,7 +30,8 @@ pub(crate) struct Plan {
     lanes: Vec<String>,
     from: Option<String>,
     to: Option<String>,
-    arrows: Vec<(String, String)>,
+    /// (cause, effect, whether it was slow).
+    arrows: Vec<(String, String, bool)>,
     blocked: Vec<(String, String, String)>,
 }
 
@@ -40,6 +43,8 @@ pub(crate) struct Timeline {
     pub(crate) rows: Vec<Vec<(usize, String)>>,
     /// From one event to another: ((row, lane), (row, lane)).
     pub(crate) arrows: Vec<((usize, usize), (usize, usize))>,
+    /// The ends of those that were on their way all the time, and did not wait to be read.
+    pub(crate) slow: Vec<(usize, usize)>,
     /// A lane in which nothing can happen, from a row to a row.
     pub(crate) blocked: Vec<(usize, usize, usize)>,
 }
@@ -68,7 +73,7 @@ fn scene(book: &Book, program: &str) -> Result<Vec<String>, String> {
 impl Plan {
     fn parse(comment: &str) -> Result<Plan, String> {
         let quoted = pattern(r#""([^"]*)""#);
-        let arrow = pattern(r#""([^"]*)" *-> *"([^"]*)""#);
+        let arrow = pattern(r#""([^"]*)" *([-=])> *"([^"]*)""#);
         let period = pattern(r#"([\w-]+) "([^"]*)" *\.\. *"([^"]*)""#);
         let mut clauses = split_outside_quotes(comment).into_iter();
         let mut plan = Plan { program: clauses.next().unwrap_or_default().trim().to_owned(), ..Plan::default() };
@@ -80,7 +85,8 @@ impl Plan {
                 "from" => plan.from = text,
                 "to" => plan.to = text,
                 "arrows" => {
-                    plan.arrows = arrow.captures_iter(value).map(|found| (found[1].into(), found[2].into())).collect();
+                    let arrows = arrow.captures_iter(value);
+                    plan.arrows = arrows.map(|found| (found[1].into(), found[3].into(), &found[2] == "=")).collect();
                 }
                 "blocked" => {
                     let periods = period.captures_iter(value);
@@ -130,11 +136,12 @@ impl Timeline {
             [server, a, b] if server == "server" => self.reorder(&[a.clone(), server.clone(), b.clone()])?,
             _ => {}
         }
-        for (from, to) in &plan.arrows {
+        for (from, to, is_slow) in &plan.arrows {
             let arrows = self.arrows_between(from, to);
             if arrows.is_empty() {
                 return Err(format!("no lane says {from:?}, and then another {to:?}"));
             }
+            self.slow.extend(arrows.iter().map(|(_, end)| *end).filter(|_| *is_slow));
             self.arrows.extend(arrows);
         }
         for (lane, from, to) in &plan.blocked {
@@ -169,9 +176,10 @@ impl Timeline {
         all.filter(move |(_, (_, said))| said.starts_with(text)).map(|(row, (lane, _))| (row, *lane))
     }
 
-    /// Each cause with the first effect that another lane tells later, each effect once.
+    /// Each cause with the first effect that another lane tells later, each effect once: said twice, an arrow leads to
+    /// the second effect of the same cause.
     fn arrows_between(&self, from: &str, to: &str) -> Vec<((usize, usize), (usize, usize))> {
-        let mut used = Vec::new();
+        let mut used: Vec<(usize, usize)> = self.arrows.iter().map(|(_, end)| *end).collect();
         let mut arrows = Vec::new();
         for (row, lane) in self.events(from) {
             let effect = self.events(to).find(|end| end.0 > row && end.1 != lane && !used.contains(end));
@@ -253,7 +261,10 @@ mod tests {
         let plan =
             r#"ch; lanes: client, server; arrows: "sending" -> "received"; blocked: client "ready" .. "sending""#;
         let timeline = told().arranged(&Plan::parse(plan).unwrap()).unwrap();
-        assert_eq!(timeline.arrows, [((1, 0), (2, 1))]);
+        assert_eq!((&timeline.arrows[..], &timeline.slow[..]), (&[((1, 0), (2, 1))][..], &[][..]));
+        let slow = r#"ch; lanes: client, server; arrows: "sending" => "received""#;
+        let slow = told().arranged(&Plan::parse(slow).unwrap()).unwrap();
+        assert_eq!((slow.arrows, slow.slow), (timeline.arrows, vec![(2, 1)]));
         assert_eq!(timeline.blocked, [(0, 0, 1)]);
         for wrong in
             [r#"ch; arrows: "gone" -> "received""#, r#"ch; blocked: nobody "ready" .. "sending""#, "ch; from: \"gone\""]

@@ -94,9 +94,14 @@ impl<'t> Layout<'t> {
         }
     }
 
+    /// What is read more than a row later has waited, unless it was slow.
+    pub(crate) fn is_kept_waiting(&self, from: (usize, usize), to: (usize, usize)) -> bool {
+        to.0 - from.0 > 2 && !self.timeline.slow.contains(&to)
+    }
+
     /// What the picture has that needs a word.
     pub(crate) fn explanations(&self) -> Vec<&'static str> {
-        let waits = self.timeline.arrows.iter().any(|(from, to)| is_kept_waiting(from.0, to.0));
+        let waits = self.timeline.arrows.iter().any(|(from, to)| self.is_kept_waiting(*from, *to));
         let all = [(!self.timeline.blocked.is_empty(), BLOCKED), (waits, UNREAD)];
         all.into_iter().filter(|(is_there, _)| *is_there).map(|(_, text)| text).collect()
     }
@@ -104,11 +109,6 @@ impl<'t> Layout<'t> {
 
 pub(crate) const BLOCKED: &str = "waits";
 pub(crate) const UNREAD: &str = "has arrived, and nobody has read it";
-
-/// What is read more than a row later has waited.
-pub(crate) fn is_kept_waiting(from_row: usize, to_row: usize) -> bool {
-    to_row - from_row > 2
-}
 
 pub(crate) fn is_state(text: &str) -> bool {
     text.starts_with("  ") && text.trim().chars().all(|c| c.is_ascii_uppercase() || c == '_')

@@ -27,6 +27,7 @@ mod guards;
 mod layout;
 mod markdown;
 mod normalise;
+mod paths;
 mod ports;
 mod quotes;
 mod run;

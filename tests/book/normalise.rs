@@ -12,6 +12,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("the process id in a temporary path", r"(/tmp/[a-z0-9_]+)-\d+", "${1}-1234"),
     ("the number of a socket or pipe in the kernel", r"\b(socket|pipe):\[\d+\]", "${1}:[12345]"),
     ("the time of a log line", r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2025-01-01T12:00:00.000Z"),
+    ("the number of a process", r"\bprocess \d+", "process 1234"),
     ("the number of a thread that panics", r"\bthread '([^']*)' \(\d+\) panicked", "thread '${1}' (1234) panicked"),
 ];
 

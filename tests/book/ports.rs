@@ -128,9 +128,16 @@ pub(crate) fn connections_to(port: u16) -> Vec<String> {
     ends.collect()
 }
 
-/// The port of `listening on ADDR`.
+const LISTENING: &str = "listening on ";
+
+/// A server says where it can be found.
+pub(crate) fn says_where(line: &str) -> bool {
+    line.starts_with(LISTENING)
+}
+
+/// The port of `listening on ADDR`, if it is one.
 pub(crate) fn listening_on(line: &str) -> Option<u16> {
-    line.strip_prefix("listening on ")?.rsplit_once(':')?.1.trim().parse().ok()
+    line.strip_prefix(LISTENING)?.rsplit_once(':')?.1.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use crate::book::{Book, Finding};
 use crate::commands::patiently;
 use crate::consoles::{Block, INTERRUPT, Part, Section};
 use crate::normalise;
-use crate::ports::{Ports, connections_to, listening_on};
+use crate::paths::Paths;
+use crate::ports::{Ports, connections_to, listening_on, says_where};
 use crate::terminal::Program;
 
 /// Runs the section; the blocks that differ, and what went wrong.
@@ -14,6 +15,7 @@ pub(crate) fn section(book: &Book, section: &Section<'_>, update: bool) -> Vec<F
         section,
         update,
         ports: Ports::default(),
+        paths: Paths::new(),
         runs: section.programs.iter().map(|_| Run::default()).collect(),
         printed: section.blocks.iter().map(|block| vec![Vec::new(); block.parts.len()]).collect(),
         wrong: Vec::new(),
@@ -33,6 +35,7 @@ struct Stage<'s> {
     /// The page is being written: what it says is not what to wait for.
     update: bool,
     ports: Ports,
+    paths: Paths,
     runs: Vec<Run>,
     /// The lines of each part of each block, as they came.
     printed: Vec<Vec<Vec<String>>>,
@@ -94,6 +97,7 @@ impl Stage<'_> {
         let fence = self.section.blocks[program.parts[0].0].fence;
         let wrong = |text: String| Finding::wrong(fence.line, text);
         let (command, mut to_come) = self.ports.with_real(&program.command).map_err(wrong)?;
+        let command = self.paths.with_real(&command);
         let instead_of_zero = to_come.first().copied();
         let server = self.ports.listening_in(&command).filter(|_| !program.command.is_server);
         let before = server.map(connections_to).unwrap_or_default();
@@ -102,8 +106,7 @@ impl Stage<'_> {
             .map_err(|error| wrong(format!("cannot run {command:?}: {error}")))?;
 
         if program.command.is_server {
-            let ready =
-                |lines: &[String]| lines.iter().filter_map(|line| listening_on(line)).count() >= to_come.len().max(1);
+            let ready = |lines: &[String]| lines.iter().filter(|line| says_where(line)).count() >= to_come.len().max(1);
             if !running.wait_until(ready) {
                 return Err(wrong(format!("{command:?} does not say `listening on`; it says {:?}", running.lines())));
             }
@@ -218,7 +221,8 @@ impl Stage<'_> {
                     self.ports.starts_servers(lines);
                 }
                 let as_shown = |line: &String| {
-                    let line = quoted.iter().fold(line.clone(), |line, (run, shown)| line.replace(run, shown));
+                    let line = self.paths.as_shown(line);
+                    let line = quoted.iter().fold(line, |line, (run, shown)| line.replace(run, shown));
                     normalise::line(&self.ports.as_shown(&line, zero))
                 };
                 let lines = lines.iter().map(as_shown).collect();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod accept_in_thread;
+mod asks_for_missing;
 mod both_ways;
 mod forgotten_zero;
 mod length_prefix;

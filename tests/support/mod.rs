@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 pub mod kit;
+pub mod load;
+pub mod lossy;
 pub mod port;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -55,13 +58,13 @@ pub struct Ended {
 }
 
 impl Server {
-    /// Starts it on a free port of 127.0.0.1.
+    /// Starts it on a free port of 127.0.0.1, without the live page.
     pub fn start(options: &[&str]) -> Server {
         Server::listening_on("127.0.0.1:0", options)
     }
 
     pub fn listening_on(address: &str, options: &[&str]) -> Server {
-        Server::from_command(program().args(["--listen", address]).args(options))
+        Server::from_command(program().args(["--no-page", "--listen", address]).args(options))
     }
 
     /// Starts a command that behaves like the server, and waits until it can be connected to.

@@ -139,7 +139,7 @@ impl Judge {
                 Outcome::Skipped { why: "the server could not be started again".to_owned() }
             } else {
                 self.told_lost = true;
-                not_started_again(why)
+                not_started_again(why, self.address.as_ref())
             };
             return Judged { stage, outcome, took: Duration::ZERO };
         }
@@ -255,14 +255,18 @@ impl Judge {
             None => Ok(()),
             Some(why) => {
                 self.told_lost = true;
-                Err(not_started_again(why))
+                Err(not_started_again(why, self.address.as_ref()))
             }
         }
     }
 }
 
-fn not_started_again(why: &str) -> Outcome {
-    let cause = if why.to_lowercase().contains("address already in use") || why.contains("EADDRINUSE") {
+fn not_started_again(why: &str, address: Option<&Address>) -> Outcome {
+    let is_in_use = why.to_lowercase().contains("address already in use") || why.contains("EADDRINUSE");
+    let cause = if is_in_use && matches!(address, Some(Address::Unix(_))) {
+        "Its socket file is still there, and bind fails where a file is. Remove it when the server ends; and for a \
+         server that was killed, see chapter 15."
+    } else if is_in_use {
         "The port is kept for a minute for connections that have just ended. Set SO_REUSEADDR before bind: then the \
          server can be started again at once."
     } else {

@@ -29,11 +29,17 @@ const LEAVING: Duration = Duration::from_millis(500);
 /// A running server of ours. Ended when dropped, with everything that it started.
 #[derive(Debug)]
 pub(crate) struct Spawned {
+    words: Vec<String>,
+    port: Option<u16>,
     child: Child,
     group: Pid,
     ear: Arc<Ear>,
     readers: Vec<thread::JoinHandle<()>>,
     ended: Option<ExitStatus>,
+    /// Everything that ran before it was started: none of its own.
+    others: Vec<u32>,
+    /// Nothing of it is left.
+    is_over: bool,
 }
 
 impl Spawned {
@@ -51,6 +57,7 @@ impl Spawned {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let name = escape(words[0].as_bytes());
+        let others = descendants();
         let permission = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
@@ -72,13 +79,31 @@ impl Spawned {
             child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
             child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
         ];
-        let mut server = Spawned { child, group, ear, readers: Vec::new(), ended: None };
+        let mut server = Spawned {
+            words: words.to_vec(),
+            port,
+            child,
+            group,
+            ear,
+            readers: Vec::new(),
+            ended: None,
+            others,
+            is_over: false,
+        };
         for pipe in pipes.into_iter().flatten() {
             let reader = server.ear.listen(pipe).map_err(|error| format!("cannot start a thread: {error}"))?;
             server.readers.push(reader);
         }
         let address = server.wait_until_it_listens(port, silence)?;
         Ok((server, address))
+    }
+
+    /// Starts another server with the same command, beside this one or after its end.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub(crate) fn start_another(&self, silence: Duration) -> Result<(Spawned, Address), String> {
+        Spawned::start(&self.words, self.port, silence)
     }
 
     fn wait_until_it_listens(&mut self, port: Option<u16>, silence: Duration) -> Result<Address, String> {
@@ -154,9 +179,7 @@ impl Spawned {
 
     /// Every process that belongs to it: a shell around it, the server, its children.
     pub(crate) fn family(&self) -> Vec<u32> {
-        // All that we ever start is one server: whatever descends from us belongs to it.
-        let family = kernel::family(std::process::id()).into_iter().skip(1);
-        family.filter(|pid| !kernel::is_gone(*pid)).collect()
+        descendants().into_iter().filter(|pid| !self.others.contains(pid)).collect()
     }
 
     /// Those that listen. When that cannot be seen, all of them.
@@ -204,14 +227,23 @@ impl Spawned {
     }
 
     fn end(&mut self) {
-        if self.status().is_none() {
+        if !self.is_over && self.status().is_none() {
             // A chance to remove its socket file.
             self.signal(Signal::TERM);
             self.signal(Signal::CONT);
             self.ends_within(LEAVING);
         }
+        self.kill();
+    }
+
+    /// Ends all of it at once (SIGKILL): it gets no chance to clean up.
+    pub(crate) fn kill(&mut self) {
+        // The number of its group may be another's by now.
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
         self.signal(Signal::KILL);
-        end_descendants();
+        end_descendants(&self.others);
         if self.ended.is_none() {
             self.ended = self.child.wait().ok();
         }
@@ -231,21 +263,25 @@ static MAY_START: Mutex<()> = Mutex::new(());
 pub(crate) fn end_for_good() -> ! {
     // A stage that sees its server die would start another; now it waits, until all of it is over.
     let _no_more = MAY_START.lock().unwrap_or_else(PoisonError::into_inner);
-    end_descendants();
+    end_descendants(&[]);
     std::process::exit(130)
 }
 
-/// Kills everything that this process has started and that still runs.
-fn end_descendants() {
+/// Whatever descends from this process and still runs. It starts servers, and nothing else.
+fn descendants() -> Vec<u32> {
+    let family = kernel::family(std::process::id()).into_iter().skip(1);
+    family.filter(|pid| !kernel::is_gone(*pid)).collect()
+}
+
+/// Kills everything that this process has started and that still runs, apart from these.
+fn end_descendants(spared: &[u32]) {
     if !kernel::is_known() {
         return;
     }
-    let ourselves = std::process::id();
     // One that is just being started while we look is found the next time; and a kill takes a moment.
     let began = Instant::now();
     while began.elapsed() < KILLING {
-        let rest = kernel::family(ourselves).into_iter().skip(1).filter(|pid| !kernel::is_gone(*pid));
-        let rest: Vec<u32> = rest.collect();
+        let rest: Vec<u32> = descendants().into_iter().filter(|pid| !spared.contains(pid)).collect();
         if rest.is_empty() {
             return;
         }

@@ -9,6 +9,7 @@ mod ch08;
 mod ch10;
 mod ch11;
 mod ch12;
+mod ch15;
 mod context;
 mod greeting;
 
@@ -82,6 +83,8 @@ pub(crate) enum Need {
     Spawn,
     /// TCP: only there is a reset.
     Tcp,
+    /// A Unix socket: only there is a file.
+    Path,
 }
 
 /// A cause that is likely when the failure looks like this.
@@ -182,6 +185,9 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
         }
         Need::Spawn if !kernel::is_known() => Some("needs /proc, which this system does not have".to_owned()),
         Need::Tcp if matches!(context.address, Address::Unix(_)) => Some("a Unix socket has no reset".to_owned()),
+        Need::Path if !matches!(context.address, Address::Unix(_)) => {
+            Some("needs a server on a path, unix:PATH".to_owned())
+        }
         Need::Answers if context.manner.is_none() => Some("cannot be judged before a greeting is answered".to_owned()),
         _ => None,
     })
@@ -189,9 +195,8 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
 
 /// In the order of the book.
 pub(crate) fn all() -> impl Iterator<Item = &'static Stage> {
-    [ch04::STAGES, ch05::STAGES, ch06::STAGES, ch07::STAGES, ch08::STAGES, ch10::STAGES, ch11::STAGES, ch12::STAGES]
-        .into_iter()
-        .flatten()
+    let chapters = [ch04::STAGES, ch05::STAGES, ch06::STAGES, ch07::STAGES, ch08::STAGES, ch10::STAGES, ch11::STAGES];
+    chapters.into_iter().chain([ch12::STAGES, ch15::STAGES]).flatten()
 }
 
 /// Stops a stage for a reason that it saw itself.

@@ -1,0 +1,158 @@
+//! A thread's share of a run, from the first connection to the last answer. Each phase ends in bounded time,
+//! whatever the server does.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::Driver;
+use crate::connection::{Connection, Stage};
+use crate::failure::{Failure, Kind};
+use crate::plan::{Mode, Times};
+use crate::tally::Tally;
+
+/// So many connections of a thread are on their way to being open at once. A server's backlog may be short, and
+/// a client whose knock is lost in a full one knocks again only after a second.
+const OPENING: usize = 64;
+
+/// The loop looks at least so often whether it is to end.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Driver<'_> {
+    /// From the first connection to the last answer. Ends in bounded time, whatever the server does.
+    ///
+    /// # Errors
+    /// When the kernel refuses to poll.
+    pub(crate) fn run(mut self, first: Option<Socket>) -> io::Result<Tally> {
+        self.open_all(first)?;
+        let is_open = |one: &&Connection| one.stage != Stage::Dead && one.answered > 0;
+        self.tally.opened = self.connections.iter().filter(is_open).count() as u64;
+        self.control.note_opened();
+        while self.times.is_none() && !self.control.is_over() {
+            self.turn(TICK)?;
+            self.times = self.control.times();
+        }
+        if let Some(times) = self.times {
+            self.measure(&times)?;
+            self.finish(&times)?;
+        }
+        self.tally.held = self.alive as u64;
+        Ok(self.tally)
+    }
+
+    /// Opens the connections, and lets each say its first message: only the answer shows that somebody serves
+    /// it. A connection that merely stands in the backlog is open, too, for its client.
+    fn open_all(&mut self, mut first: Option<Socket>) -> io::Result<()> {
+        let deadline = Instant::now() + self.plan.opening();
+        let mut begun = 0;
+        while self.settled < self.connections.len() && !self.control.is_over() {
+            while begun < self.connections.len() && begun - self.settled < OPENING {
+                self.connections[begun].goal = 1;
+                match first.take() {
+                    Some(socket) => {
+                        self.connections[begun].begin(Instant::now());
+                        self.register(begun, socket)?;
+                    }
+                    None => self.connect(begun)?,
+                }
+                begun += 1;
+            }
+            if Instant::now() >= deadline {
+                for index in 0..self.connections.len() {
+                    let connection = &self.connections[index];
+                    if connection.stage != Stage::Dead && (connection.is_waiting() || index >= begun) {
+                        let passed = humantime::format_duration(self.plan.opening());
+                        let what = format!("no answer to its first message; all were given up after {passed}");
+                        self.fail(index, Failure::new(Kind::NoAnswer, what));
+                    }
+                }
+                return Ok(());
+            }
+            self.turn(TICK)?;
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, times: &Times) -> io::Result<()> {
+        let rate = self.plan.rate;
+        if rate.is_none() {
+            for index in 0..self.connections.len() {
+                self.connections[index].goal = u64::MAX;
+                self.go_on(index)?;
+            }
+        }
+        // With a rate, the connections are due in turns: this is the next one.
+        let talkers = self.connections.iter().take_while(|one| one.number < self.plan.talkers()).count();
+        let (mut next, mut number) = (0, 1);
+        while !self.control.is_over() && self.alive > 0 {
+            let now = Instant::now();
+            if let Some(rate) = rate.filter(|_| talkers > 0) {
+                let mut due = self.plan.due(rate, times, self.connections[next].number, number);
+                while due <= now && due < times.until {
+                    let connection = &mut self.connections[next];
+                    connection.goal += 1;
+                    if connection.goal == connection.begun + 1 && !connection.is_waiting() {
+                        self.tally.late(due, now, times);
+                    }
+                    self.go_on(next)?;
+                    next = (next + 1) % talkers;
+                    number += u64::from(next == 0);
+                    due = self.plan.due(rate, times, self.connections[next].number, number);
+                }
+                self.timer.set(due.saturating_duration_since(Instant::now()))?;
+            }
+            if now >= times.until {
+                break;
+            }
+            self.turn(TICK.min(times.until - now))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing new is sent; what is on its way is waited for, but not for ever.
+    fn finish(&mut self, times: &Times) -> io::Result<()> {
+        let now = Instant::now();
+        for index in 0..self.connections.len() {
+            self.note_unsent(index, times, now);
+            let connection = &mut self.connections[index];
+            connection.goal = connection.begun;
+            match (self.plan.mode, connection.stage) {
+                // It never came to be.
+                (_, Stage::Closed) => connection.close(Stage::Closed),
+                // Whether those that were silent are still served.
+                (Mode::Idle, Stage::Open) => {
+                    connection.goal += 1;
+                    self.go_on(index)?;
+                }
+                _ => {}
+            }
+        }
+        let deadline = now + self.plan.patience;
+        while !self.control.is_over() && self.connections.iter().any(Connection::is_waiting) {
+            if Instant::now() >= deadline {
+                let patience = humantime::format_duration(self.plan.patience);
+                for index in 0..self.connections.len() {
+                    if self.connections[index].is_waiting() {
+                        let number = self.connections[index].answered;
+                        let what = format!("no answer to message {number}, {patience} after the end");
+                        self.fail(index, Failure::new(Kind::NoAnswer, what));
+                    }
+                }
+            }
+            self.turn(TICK)?;
+        }
+        Ok(())
+    }
+    /// Counts what was due on this connection in the measured time, and has not been sent.
+    fn note_unsent(&mut self, index: usize, times: &Times, now: Instant) {
+        let connection = &self.connections[index];
+        let (Some(rate), true) = (self.plan.rate, connection.stage != Stage::Dead) else { return };
+        let period = Duration::from_secs_f64(self.plan.talkers() as f64 / rate);
+        let first = self.plan.due(rate, times, connection.number, connection.begun);
+        let before = times.from.saturating_duration_since(first).div_duration_f64(period).ceil();
+        let unsent = (connection.goal - connection.begun).saturating_sub(before as u64);
+        let waited = now.saturating_duration_since(first).saturating_sub(period.mul_f64(before));
+        self.tally.never_sent(unsent, waited, period);
+    }
+}

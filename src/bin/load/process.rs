@@ -1,0 +1,91 @@
+//! What the kernel says about a process, and about its own memory: proc(5).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// Beyond so many threads, their switches are not looked up: that alone would take a noticeable time.
+const MOST_THREADS: u64 = 2048;
+
+/// A process at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    pub(crate) threads: u64,
+    /// Bytes.
+    pub(crate) resident: u64,
+    pub(crate) virtual_memory: u64,
+    /// How often each thread has been switched away from.
+    switches: Option<BTreeMap<String, u64>>,
+}
+
+impl Sample {
+    /// None when there is no such process, or no `/proc`.
+    pub(crate) fn of(pid: &str) -> Option<Sample> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The program's name stands in parentheses and may contain anything.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let ticks = |count: u64| Duration::from_secs(count) / rustix::param::clock_ticks_per_second() as u32;
+        let threads = field(17)?;
+        Some(Sample {
+            user: ticks(field(11)?),
+            system: ticks(field(12)?),
+            threads,
+            virtual_memory: field(20)?,
+            resident: field(21)? * rustix::param::page_size() as u64,
+            switches: (threads <= MOST_THREADS).then(|| switches(pid)).flatten(),
+        })
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        self.user + self.system
+    }
+
+    /// How often its threads have been switched away from since then; those of threads that have ended in the
+    /// meantime are lost.
+    pub(crate) fn switches_since(&self, before: &Sample) -> Option<u64> {
+        let (now, before) = (self.switches.as_ref()?, before.switches.as_ref()?);
+        Some(now.iter().map(|(thread, count)| count.saturating_sub(*before.get(thread).unwrap_or(&0))).sum())
+    }
+}
+
+fn switches(pid: &str) -> Option<BTreeMap<String, u64>> {
+    let mut switches = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let task = task.ok()?;
+        // A thread that ends while we look has no file any more.
+        let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
+        let lines = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        let count = lines.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum();
+        switches.insert(task.file_name().to_string_lossy().into_owned(), count);
+    }
+    Some(switches)
+}
+
+/// What the kernel itself uses for threads, sockets and page tables, in bytes: of the whole machine.
+pub(crate) fn kernel_memory() -> Option<u64> {
+    const USES: [&str; 3] = ["Slab:", "KernelStack:", "PageTables:"];
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let lines = meminfo.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let uses = lines.filter(|(name, _)| USES.contains(name));
+    uses.map(|(_, size)| Some(size.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_threads_memory_and_switches() {
+        let before = Sample::of("self").unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        let after = Sample::of("self").unwrap();
+        assert!(after.threads >= 1 && after.resident > 100_000 && after.virtual_memory > after.resident, "{after:?}");
+        assert!(after.cpu() >= before.cpu());
+        assert!(after.switches_since(&before).unwrap() >= 1, "{before:?} {after:?}");
+        assert!(kernel_memory().unwrap() > 1_000_000);
+        assert!(Sample::of("0").is_none());
+    }
+}
