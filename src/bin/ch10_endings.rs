@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use log::info;
+use log::{debug, info};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket_steps::addr::Addr;
 use socket_steps::chapter::{Actor, Part, part};
@@ -40,7 +40,6 @@ fn main() -> io::Result<()> {
     }
 }
 
-// ANCHOR: serve_one
 /// Serves one client, reports its coming and its going, and ends the connection politely.
 fn serve_one(
     connection: Arc<Connection>,
@@ -49,14 +48,15 @@ fn serve_one(
     stats: &Stats,
     handler: impl Fn(Socket) -> io::Result<()>,
 ) {
+    // ANCHOR: goodbye
     let reason = report(&connection, timeouts, stats, handler);
     drop(place);
     // Otherwise there is nothing left to say, or nobody to say it to.
     if !matches!(reason, CloseReason::Finished | CloseReason::Reset | CloseReason::BrokenPipe) {
         drop(say_goodbye(connection.stream()));
     }
+    // ANCHOR_END: goodbye
 }
-// ANCHOR_END: serve_one
 
 // ANCHOR: say_goodbye
 /// How long a client may take to end its half when we have ended ours.
@@ -67,19 +67,16 @@ fn say_goodbye(mut stream: &Stream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let began = Instant::now();
     let mut bytes = [0; 16 * 1024];
-    loop {
-        let left = PATIENCE.saturating_sub(began.elapsed());
-        if left.is_zero() {
-            return Ok(());
-        }
+    while let Some(left) = PATIENCE.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
         stream.set_read_timeout(Some(left))?;
         match stream.read(&mut bytes) {
-            Ok(0) => return Ok(()),
+            Ok(0) => break,
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 // ANCHOR_END: say_goodbye
 
@@ -94,6 +91,9 @@ fn report(
     stats.report(Event::Connected { id, peer });
     let socket = Socket::on(Arc::clone(connection), timeouts);
     let result = panic::catch_unwind(AssertUnwindSafe(|| handler(socket)));
+    if let Ok(Err(error)) = &result {
+        debug!(target: "server", "#{id}: {error}");
+    }
     let reason = CloseReason::of(&result, connection);
     let (age, bytes_in, bytes_out) = (connection.age(), connection.bytes_in(), connection.bytes_out());
     stats.report(Event::Disconnected { id, reason, age, bytes_in, bytes_out });
@@ -119,7 +119,16 @@ fn serve(
     }
 }
 
-// ANCHOR: handlers
+/// Waits for the client's end, and then answers.
+fn answers_at_the_end(mut socket: Socket) -> io::Result<()> {
+    let mut question = String::new();
+    socket.read_to_string(&mut question)?;
+    info!(target: "server", "read {question}, and then 0");
+    info!(target: "server", "sending {PREFIX}{question}");
+    narrate::share_row(&["server", "client"]); // The client hears it while this connection ends.
+    writeln!(socket, "{PREFIX}{question}")
+}
+
 /// Waits for the client's end, and then talks until somebody stops it.
 fn talks_on(mut socket: Socket) -> io::Result<()> {
     socket.read_to_end(&mut Vec::new())?;
@@ -132,7 +141,6 @@ fn talks_on(mut socket: Socket) -> io::Result<()> {
 fn buggy(_socket: Socket) -> io::Result<()> {
     panic!("a bug")
 }
-// ANCHOR_END: handlers
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client"]);
@@ -145,8 +153,7 @@ fn scene() -> io::Result<()> {
         }
     })?;
     let answers = start(&stats, services::lines(PREFIX, LIMIT), true)?;
-    finished(answers, &ended)?;
-    half_closed(answers, &ended)?;
+    half_closed(start(&stats, answers_at_the_end, true)?, &ended)?;
     reset(answers, &ended)?;
     broken_pipe(start(&stats, talks_on, true)?, &ended)?;
     says_nothing(answers, &ended)?;
@@ -185,28 +192,16 @@ fn wait_for(ended: &Receiver<()>) -> io::Result<()> {
     ended.recv().map_err(io::Error::other)
 }
 
-fn finished(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
-    let mut client = Actor::connect("client", address)?;
-    client.say("안녕하세요, 서버님!")?;
-    client.hear()?;
-    client.end()?;
-    narrate::share_row(&["server", "client"]);
-    client.hear()?;
-    wait_for(ended)
-}
-
-// ANCHOR: half_closed
 fn half_closed(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     let mut client = Actor::connect("client", address)?;
-    info!(target: "client", "sending a line without its newline");
+    info!(target: "client", "sending 안녕히 계세요");
     client.stream().write_all("안녕히 계세요".as_bytes())?;
     client.end()?;
     client.hear()?;
-    wait_for(ended)
+    wait_for(ended)?;
+    client.hear().map(drop)
 }
-// ANCHOR_END: half_closed
 
-// ANCHOR: reset
 fn reset(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     let mut client = Actor::connect("client", address)?;
     client.say("안녕하세요, 서버님!")?;
@@ -216,7 +211,6 @@ fn reset(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     drop(client);
     wait_for(ended)
 }
-// ANCHOR_END: reset
 
 fn broken_pipe(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     let mut client = Actor::connect("client", address)?;
@@ -233,7 +227,6 @@ fn says_nothing(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     wait_for(ended)
 }
 
-// ANCHOR: breaks_the_rules
 /// Sends sixteen good lines, and then one that is too long.
 fn breaks_the_rules(address: SocketAddr, ended: &Receiver<()>) -> io::Result<Actor> {
     let client = Actor::connect("client", address)?;
@@ -251,7 +244,8 @@ fn read_all(client: &mut Actor) -> io::Result<()> {
     let result = client.stream().read_to_end(&mut bytes);
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     match result {
-        Err(error) => info!(target: "client", "received {} of 16 answers, then: {error}", lines.len() - 1),
+        Err(error) if lines.len() <= 16 => info!(target: "client", "received fewer than 16 answers, then: {error}"),
+        Err(error) => info!(target: "client", "received all answers, then: {error}"),
         Ok(_) => {
             let last = String::from_utf8_lossy(lines[lines.len() - 1]);
             info!(target: "client", "received {} answers, then: {}", lines.len() - 1, last.trim_end());
@@ -259,4 +253,3 @@ fn read_all(client: &mut Actor) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: breaks_the_rules

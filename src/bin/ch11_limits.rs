@@ -42,7 +42,6 @@ fn main() -> io::Result<()> {
     }
 }
 
-// ANCHOR: server
 /// What the thread that accepts needs.
 struct Server {
     pool: Pool,
@@ -73,7 +72,6 @@ impl Server {
         Ok(Server { pool, timeouts, stats, refused, spare, pause: FIRST_PAUSE, last_id: 0 })
     }
 }
-// ANCHOR_END: server
 
 impl Server {
     // ANCHOR: serve
@@ -127,10 +125,10 @@ impl Server {
     }
     // ANCHOR_END: make_do
 
-    // ANCHOR: welcome
     /// Gives a client to a worker, or tells it that there is no place.
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let (stream, peer) = (Stream::Tcp(stream), Addr::Tcp(peer));
+        // ANCHOR: refuse
         let Some(place) = self.pool.places().take() else {
             let text = "busy: all places are taken, try again later";
             let _ = (&stream).write_all(format!("{text}\n").as_bytes());
@@ -139,13 +137,13 @@ impl Server {
             let _ = self.refused.try_send(stream);
             return Ok(());
         };
+        // ANCHOR_END: refuse
         self.last_id += 1;
         let nobody_stops_it = Arc::default();
         let connection = Arc::new(Connection::new(self.last_id, stream, peer, nobody_stops_it));
         let (timeouts, stats) = (self.timeouts, self.stats.clone());
         self.pool.run(Box::new(move || serve_one(&connection, place, timeouts, &stats))).map_err(|failed| failed.error)
     }
-    // ANCHOR_END: welcome
 }
 
 /// Chapter 10's.
@@ -167,14 +165,11 @@ fn serve_one(connection: &Arc<Connection>, place: Permit, timeouts: Timeouts, st
 // ANCHOR: go_on
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
-/// The tempting way: when accept fails, try again.
-fn go_on(listener: &TcpListener) {
-    let answer = services::lines(PREFIX, LIMIT);
+/// The tempting way to accept a client: when it fails, try again.
+fn go_on(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => {
-                let _ = answer(Socket::new(Stream::Tcp(stream), Addr::Tcp(peer), Timeouts::default()));
-            }
+            Ok(client) => return client,
             Err(_) => drop(FAILURES.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -183,29 +178,9 @@ fn go_on(listener: &TcpListener) {
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
-    no_place()?;
     tries_again()?;
-    tells_the_client()
-}
-
-fn no_place() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let server = Server::new(1, Timeouts::default())?;
-    info!(target: "server", "one place");
-    thread::spawn(move || server.serve(&listener));
-    let mut client = Actor::connect("client", address)?;
-    client.say("안녕하세요, 서버님!")?;
-    client.hear()?;
-    let mut client_b = Actor::connect("client-b", address)?;
-    client_b.hear()?;
-    client_b.hear()?;
-    client.end()?;
-    client.hear()?;
-    let mut client_b = Actor::connect("client-b", address)?;
-    client_b.say("안녕하세요, 서버님!")?;
-    client_b.hear()?;
-    Ok(())
+    tells_the_client()?;
+    no_place()
 }
 
 fn tries_again() -> io::Result<()> {
@@ -214,14 +189,21 @@ fn tries_again() -> io::Result<()> {
     let mut client = Actor::connect("client", listener.local_addr()?)?;
     let limit = leave_no_descriptors()?;
     info!(target: "server", "no descriptors are left; when accept fails, trying again");
-    thread::spawn(move || go_on(&listener));
-    thread::sleep(Duration::from_millis(100));
-    info!(target: "server", "failures in a tenth of a second: {}", FAILURES.load(Ordering::Relaxed));
+    let server = thread::spawn(move || {
+        let (stream, peer) = go_on(&listener);
+        services::lines(PREFIX, LIMIT)(Socket::new(Stream::Tcp(stream), Addr::Tcp(peer), Timeouts::default()))
+    });
+    while FAILURES.load(Ordering::Relaxed) < 10_000 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    info!(target: "server", "10,000 tries have failed, without a pause");
     setrlimit(Resource::Nofile, limit)?;
     info!(target: "server", "there are descriptors again");
     client.say("안녕하세요, 서버님!")?;
     client.hear()?;
-    Ok(())
+    drop(client);
+    // Its descriptors must not become free while there are to be none.
+    server.join().expect("it does not panic")
 }
 
 fn tells_the_client() -> io::Result<()> {
@@ -242,7 +224,22 @@ fn tells_the_client() -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: leave_no_descriptors
+fn no_place() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let server = Server::new(1, Timeouts::default())?;
+    info!(target: "server", "one place");
+    thread::spawn(move || server.serve(&listener));
+    let mut client = Actor::connect("client", address)?;
+    client.say("안녕하세요, 서버님!")?;
+    client.hear()?;
+    let mut client_b = Actor::connect("client-b", address)?;
+    client_b.hear()?;
+    client_b.hear()?;
+    client.say("안녕히 계세요")?;
+    client.hear().map(drop)
+}
+
 /// Lowers this process's limit to what it uses already; returns what it was.
 fn leave_no_descriptors() -> io::Result<Rlimit> {
     let before = getrlimit(Resource::Nofile);
@@ -250,4 +247,3 @@ fn leave_no_descriptors() -> io::Result<Rlimit> {
     setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before })?;
     Ok(before)
 }
-// ANCHOR_END: leave_no_descriptors

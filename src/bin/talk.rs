@@ -32,6 +32,9 @@ struct Options {
     within: Duration,
 }
 
+/// How long a sender needs to say what its last write returned.
+const ABOUT_TO: Duration = Duration::from_millis(100);
+
 fn main() -> ExitCode {
     let options: Options = options::parse_or_exit();
     // No deadlines: a person takes as long as a person takes.
@@ -50,8 +53,8 @@ fn main() -> ExitCode {
 
     let ended = show_what_comes(socket.connection().stream());
     // The kernel reports a reset once, to whoever comes first. If that was the sender, the end that we have
-    // read is no end.
-    let sent = reports.try_recv().unwrap_or(Ok(()));
+    // read is no end, and it is about to say so; unless it waits for somebody to type.
+    let sent = reports.recv_timeout(ABOUT_TO).unwrap_or(Ok(()));
     match ended.and(sent.or_else(unless_the_server_has_finished)) {
         Ok(()) => {
             note("the server has ended the conversation");

@@ -5,10 +5,15 @@
 mod accept_in_thread;
 mod asks_for_missing;
 mod both_ways;
+mod close_too_early;
 mod forgotten_zero;
+mod full_backlog;
 mod length_prefix;
 mod no_bind;
 mod nobody_writes;
+mod one_kind;
+mod raise_the_limit;
 mod shared_receiver;
 mod time_wait;
+mod what_they_return;
 mod which_number;
