@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
@@ -38,11 +38,11 @@ fn main() -> io::Result<()> {
     match part("ch12_shutdown [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
-            println!("listening on {}", listener.local_addr()?);
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             let stop = Stop::new()?;
-            stop_at_ctrl_c(&stop)?;
+            stop_at_ctrl_c(&stop)?; // Before anybody knows that we are here.
+            let listener = TcpListener::bind(&options.address)?;
+            println!("listening on {}", listener.local_addr()?);
             let stuck = Server::new(options.limit, timeouts, stop)?.serve(listener, DRAIN)?;
             process::exit(if stuck == 0 { 0 } else { 1 })
         }
@@ -50,8 +50,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-// ANCHOR: stop
-/// A flag, and a pipe: whoever sleeps in `poll` cannot look at a flag.
+/// A flag, and a pipe to wake whoever sleeps in `poll`: who sleeps cannot look at a flag.
 #[derive(Clone)]
 struct Stop {
     flag: Arc<AtomicBool>,
@@ -65,18 +64,19 @@ impl Stop {
         Ok(Stop { flag: Arc::default(), writer: Arc::new(writer), reader: Arc::new(reader) })
     }
 
+    // ANCHOR: stop
     /// Says whether it was the first time.
     fn stop(&self) -> bool {
         let first = !self.flag.swap(true, Ordering::SeqCst);
         let _ = (&*self.writer).write(b"!"); // Nobody reads it; that it is there wakes everyone.
         first
     }
+    // ANCHOR_END: stop
 
     fn is_stopping(&self) -> bool {
         self.flag.load(Ordering::SeqCst)
     }
 }
-// ANCHOR_END: stop
 
 // ANCHOR: ctrl_c
 fn stop_at_ctrl_c(stop: &Stop) -> io::Result<()> {
@@ -90,11 +90,10 @@ fn stop_at_ctrl_c(stop: &Stop) -> io::Result<()> {
 }
 // ANCHOR_END: ctrl_c
 
-// ANCHOR: registry
 /// A client whom somebody serves.
 struct Client {
     connection: Arc<Connection>,
-    /// Whether its worker waits for a new message. Then nothing is lost if it is woken and ends.
+    /// Whether its worker waits for a new message. Then it may be woken and sent home.
     idle: AtomicBool,
 }
 
@@ -128,9 +127,7 @@ impl Registry {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-// ANCHOR_END: registry
 
-// ANCHOR: answer
 /// Answers each line, until the client ends, or the server does.
 fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
     let mut buffer = LineBuffer::new(LIMIT);
@@ -151,14 +148,15 @@ fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
         if !between_messages {
             socket.begin_message(OnStop::Finish);
         }
-        // First the mark, then the look at the flag. The other way round, a stop could come in between: it would
-        // not see the mark, we would not see the flag, and then we would sleep.
+        // ANCHOR: mark
+        // First the mark, then the look at the flag.
         client.idle.store(between_messages, Ordering::SeqCst);
         if between_messages && stop.is_stopping() {
             return Ok(());
         }
         let count = buffer.read_from(&mut socket)?;
         client.idle.store(false, Ordering::SeqCst);
+        // ANCHOR_END: mark
         if count == 0 {
             break;
         }
@@ -168,7 +166,6 @@ fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: answer
 
 /// What the thread that accepts needs.
 struct Server {
@@ -214,14 +211,13 @@ impl Server {
         })
     }
 
-    // ANCHOR: serve
     /// Serves until the stop, and then until everybody has gone; says how many did not go.
     fn serve(mut self, listener: TcpListener, drain: Duration) -> io::Result<usize> {
         listener.set_nonblocking(true)?;
+        // ANCHOR: serve
         while !self.stop.is_stopping() {
             let mut watched = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&*self.stop.reader, PollFlags::IN)];
-            // A signal interrupts it: then the loop comes back here.
-            let _ = poll(&mut watched, None);
+            let _ = poll(&mut watched, None); // A signal interrupts it, too: no harm is done.
             self.accept(&listener)?;
         }
         let began = Instant::now();
@@ -229,8 +225,8 @@ impl Server {
         self.turn_away_the_backlog(&listener);
         drop(listener); // From now on, connecting fails.
         self.wait_for_the_rest(drain, began)
+        // ANCHOR_END: serve
     }
-    // ANCHOR_END: serve
 
     /// Accepts one client, if one is there, whatever accept says.
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
@@ -251,19 +247,18 @@ impl Server {
         }
     }
 
-    // ANCHOR: wake_the_idle
     /// Ends the reading half of those who wait for a new message: their `read` returns 0.
+    // ANCHOR: wake_the_idle
     fn wake_the_idle(&self) {
-        let clients = self.registry.lock();
-        info!(target: "server", "stopping, with {} clients", clients.len());
-        for client in clients.values().filter(|client| client.idle.load(Ordering::SeqCst)) {
+        info!(target: "server", "stopping");
+        for client in self.registry.lock().values().filter(|client| client.idle.load(Ordering::SeqCst)) {
             let _ = client.connection.stream().shutdown(Shutdown::Read);
         }
     }
     // ANCHOR_END: wake_the_idle
 
-    // ANCHOR: backlog
     /// Tells everyone whom the kernel has connected, and we have not accepted.
+    // ANCHOR: backlog
     fn turn_away_the_backlog(&self, listener: &TcpListener) {
         while let Ok((mut stream, _peer)) = listener.accept() {
             let _ = stream.write_all("stopping: the server is going down, try again later\n".as_bytes());
@@ -272,24 +267,24 @@ impl Server {
     }
     // ANCHOR_END: backlog
 
-    // ANCHOR: drain
     /// Whoever is in the middle of a message may finish it, but not for ever.
     fn wait_for_the_rest(self, drain: Duration, began: Instant) -> io::Result<usize> {
+        // ANCHOR: drain
         let left = self.registry.wait_until_empty(drain.saturating_sub(began.elapsed()));
         if left > 0 {
-            info!(target: "server", "the time is over: cutting {left} connections");
+            info!(target: "server", "the time is over; connections cut: {left}");
             for client in self.registry.lock().values() {
                 let _ = client.connection.stream().shutdown(Shutdown::Both);
             }
         }
         // They only have to notice. A thread that does not return cannot be ended; it is counted.
         let stuck = self.registry.wait_until_empty(Duration::from_millis(300));
+        // ANCHOR_END: drain
         drop(self.refused);
         let _ = self.all_refused_are_gone.recv_timeout(Duration::from_secs(1));
         info!(target: "server", "the end");
         Ok(stuck)
     }
-    // ANCHOR_END: drain
 
     /// Gives the spare descriptor up, accepts one client with it, tells it, and hangs up: then there is a
     /// spare one again. If not even that works, only time can help.
@@ -361,7 +356,8 @@ fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client", "client-b"]);
     ctrl_c()?;
     backlog()?;
-    never_ends_its_line()
+    never_ends_its_line()?;
+    many_lines()
 }
 
 fn start(stop: Stop) -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<usize>>)> {
@@ -371,7 +367,6 @@ fn start(stop: Stop) -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<us
     Ok((address, thread::spawn(move || server.serve(listener, Duration::from_millis(500)))))
 }
 
-// ANCHOR: scene_ctrl_c
 fn ctrl_c() -> io::Result<()> {
     let stop = Stop::new()?;
     stop_at_ctrl_c(&stop)?;
@@ -394,7 +389,6 @@ fn ctrl_c() -> io::Result<()> {
     info!(target: "server", "stuck: {}", ended(serving)?);
     Ok(())
 }
-// ANCHOR_END: scene_ctrl_c
 
 fn ended(serving: thread::JoinHandle<io::Result<usize>>) -> io::Result<usize> {
     serving.join().expect("accepting does not panic")
@@ -434,5 +428,24 @@ fn never_ends_its_line() -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
     stop.stop();
     client.hear()?;
+    ended(serving).map(drop)
+}
+
+fn many_lines() -> io::Result<()> {
+    let stop = Stop::new()?;
+    let (address, serving) = start(stop.clone())?;
+    let mut client = Actor::connect("client", address)?;
+    client.say("안녕하세요, 서버님!")?;
+    client.hear()?;
+
+    // ANCHOR: many_lines
+    info!(target: "client", "sending 20,000 short lines");
+    client.stream().write_all(&b"\n".repeat(20_000))?;
+    narrate::share_row(&["server", "client"]); // The server tells of the stop, the client of the end.
+    stop.stop();
+    // ANCHOR_END: many_lines
+    let answers = BufReader::new(client.stream()).lines().count();
+    info!(target: "client", "{}", if answers == 20_000 { "20,000 answers" } else { "fewer answers, and the end" });
+    drop(client);
     ended(serving).map(drop)
 }

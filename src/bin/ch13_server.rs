@@ -1,6 +1,6 @@
 //! Chapter 13: chapter 12's server again, on the kit.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process;
 use std::thread;
@@ -25,9 +25,6 @@ fn server(options: &ServerOptions) -> io::Result<()> {
     let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
     let config = Config { max_connections: options.limit, timeouts, ..Config::default() };
     let server = Server::bind([&options.address], config)?;
-    for address in server.local_addrs() {
-        println!("listening on {address}");
-    }
 
     let handle = server.handle();
     ctrlc::set_handler(move || {
@@ -38,6 +35,9 @@ fn server(options: &ServerOptions) -> io::Result<()> {
     })
     .map_err(io::Error::other)?;
 
+    for address in server.local_addrs() {
+        println!("listening on {address}");
+    }
     let summary = server.serve(services::lines("서버 응답: ", 64 * 1024));
     println!("{summary}");
     process::exit(if summary.is_clean() { 0 } else { 1 })
@@ -62,7 +62,7 @@ fn scene() -> io::Result<()> {
     client_b.hear()?;
     refused(address)?;
 
-    info!(target: "server", "stopping, with {} clients", handle.snapshot().now);
+    info!(target: "server", "stopping");
     handle.stop();
     client.hear()?;
     client_b.say("계세요")?;
@@ -73,6 +73,26 @@ fn scene() -> io::Result<()> {
     for part in summary.to_string().split("; ") {
         info!(target: "server", "{part}");
     }
+    many_lines()
+}
+
+/// The end of chapter 12's scene: what had arrived when the stop came.
+fn many_lines() -> io::Result<()> {
+    let server = Server::bind(["127.0.0.1:0"], Config::default())?;
+    let address = server.local_addrs()[0].to_string().parse().map_err(io::Error::other)?;
+    let handle = server.handle();
+    let serving = thread::spawn(|| server.serve(services::lines("서버 응답: ", 64 * 1024)));
+    let mut client = Actor::connect("client", address)?;
+    client.say("안녕하세요, 서버님!")?;
+    client.hear()?;
+
+    info!(target: "client", "sending 20,000 short lines");
+    client.stream().write_all(&b"\n".repeat(20_000))?;
+    handle.stop();
+    let answers = BufReader::new(client.stream()).lines().count();
+    info!(target: "client", "{}", if answers == 20_000 { "20,000 answers" } else { "fewer answers, and the end" });
+    drop(client);
+    serving.join().expect("serving does not panic");
     Ok(())
 }
 

@@ -9,7 +9,9 @@ use log::info;
 use socket_steps::backoff::Backoff;
 use socket_steps::chapter::{Part, part};
 use socket_steps::client::{Client, RetryPolicy};
+use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
+use socket_steps::options::exit_with;
 use socket_steps::server::{Config, Server};
 use socket_steps::services;
 use socket2::{Domain, Socket as RawSocket, Type};
@@ -18,7 +20,7 @@ const GREETING: &str = "안녕하세요, 서버님!";
 
 fn main() -> io::Result<()> {
     match part("ch14_client [client [ADDR]]") {
-        Part::Client(address) => client(&address),
+        Part::Client(address) => client(&address).map_err(|error| exit_with(1, &format!("ch14_client: {error}"))),
         _ => scene(),
     }
 }
@@ -71,12 +73,14 @@ fn converse(mut stream: TcpStream, line: &str) -> io::Result<String> {
 }
 // ANCHOR_END: converse
 
-// ANCHOR: client
 /// The same, on the kit.
+// ANCHOR: client
 fn client(address: &str) -> io::Result<()> {
     narrate::aside();
     let retry = RetryPolicy { tries: 5, ..RetryPolicy::default() };
-    let mut socket = Client::to(address).within(Duration::from_secs(2)).retry(retry).connect()?;
+    let patience = Timeouts { idle: Some(Duration::from_secs(3)), ..Timeouts::default() };
+    let client = Client::to(address).within(Duration::from_secs(2)).retry(retry).timeouts(patience);
+    let mut socket = client.connect()?;
     info!(target: "client", "connected to {}", socket.peer());
     socket.write_all(format!("{GREETING}\n").as_bytes())?;
     socket.end()?;
@@ -92,7 +96,6 @@ fn scene() -> io::Result<()> {
     comes_late()
 }
 
-// ANCHOR: two_addresses
 /// A server at one address, and a name that has another one, too, and has it first.
 fn two_addresses() -> io::Result<()> {
     let server = Server::bind(["127.0.0.1:0"], Config::default())?;
@@ -110,17 +113,16 @@ fn two_addresses() -> io::Result<()> {
     serving.join().expect("serving does not panic");
     Ok(())
 }
-// ANCHOR_END: two_addresses
 
 fn address_of(server: &Server) -> io::Result<SocketAddr> {
     server.local_addrs()[0].to_string().parse().map_err(io::Error::other)
 }
 
-// ANCHOR: nobody_answers
 /// A server whose backlog is full, and which does not accept: connecting to it hangs.
 fn nobody_answers() -> io::Result<()> {
     let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    // ANCHOR: nobody_answers
     socket.listen(0)?;
     let address = socket.local_addr()?.as_socket().expect("it was bound to an IPv4 address");
     info!(target: "server", "a backlog of 0, and nobody accepts");
@@ -132,12 +134,11 @@ fn nobody_answers() -> io::Result<()> {
             Err(error) => break error,
         }
     };
-    info!(target: "client", "connected {} times, then: {error}", waiting.len());
+    // ANCHOR_END: nobody_answers
+    info!(target: "client", "connections: {}, then: {error}", waiting.len());
     Ok(())
 }
-// ANCHOR_END: nobody_answers
 
-// ANCHOR: comes_late
 /// A server that is not there yet.
 fn comes_late() -> io::Result<()> {
     // A port that is bound, and that nobody listens on, refuses everyone; and nobody else can have it.
@@ -158,4 +159,3 @@ fn comes_late() -> io::Result<()> {
     converse(connect_patiently(address, 10)?, "계세요?")?;
     Ok(())
 }
-// ANCHOR_END: comes_late
