@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) consoles: usize,
     /// How many quotes and differences were compared.
     pub(crate) quotes: usize,
+    /// What was not run because a program is missing.
+    pub(crate) skipped: Vec<String>,
 }
 
 /// Something that a page has and should not have.
@@ -105,7 +108,7 @@ impl Book {
         };
         let findings = self.findings(&page, update, &mut report);
         let is_prose = PROSE_ONLY.iter().any(|(name, _)| path.file_name().is_some_and(|file| file == *name));
-        if report.consoles + report.quotes == 0 && findings.is_empty() && !is_prose {
+        if report.consoles + report.quotes + report.skipped.len() == 0 && findings.is_empty() && !is_prose {
             report.problems.push(format!("{}: it quotes nothing and runs nothing", page.name));
         }
         let mut lines = page.lines.clone();
@@ -162,11 +165,20 @@ impl Book {
                 tag => findings.push(Finding::wrong(fence.line, format!("a block of {tag:?}, which nothing checks"))),
             }
         }
+        let missing: Vec<&str> =
+            page.needs.iter().map(String::as_str).filter(|program| !is_installed(program)).collect();
         // Sections have nothing in common, and wait most of the time.
         thread::scope(|scope| {
             let mut running = Vec::new();
             for section in consoles::sections(self, page) {
                 match section {
+                    Ok(section) if !missing.is_empty() => {
+                        let blocks = section.blocks.iter();
+                        report.skipped.extend(blocks.map(|block| {
+                            let line = block.fence.line;
+                            format!("{}:{line}: this needs {}", page.name, missing.join(", "))
+                        }));
+                    }
                     Ok(section) => {
                         report.consoles += section.blocks.len();
                         running.push(scope.spawn(move || self.run(&section, update)));
@@ -249,7 +261,12 @@ impl Report {
         self.rewritten.extend(other.rewritten);
         self.consoles += other.consoles;
         self.quotes += other.quotes;
+        self.skipped.extend(other.skipped);
     }
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn markdown_files(folder: &Path, found: &mut Vec<PathBuf>) {

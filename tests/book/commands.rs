@@ -58,7 +58,28 @@ impl Command {
             }
             command.text.replace_range(at..at + CARGO_RUN.len() + length, &text);
         }
+        command.start_python();
         Ok(command)
+    }
+
+    /// A server in Python takes its address as its first word. One that another program starts listens where it
+    /// likes.
+    fn start_python(&mut self) {
+        static SERVER: LazyLock<Regex> =
+            LazyLock::new(|| pattern(r#"(['"]?)(python3 tutorial/starters/\S+\.py)( [\w.]+:\d+)?"#));
+        let text = self.text.clone();
+        let started = SERVER.replace_all(&text, |found: &Captures<'_>| {
+            let (quote, server) = (&found[1], &found[2]);
+            let address = found.get(3).map_or("", |address| address.as_str());
+            if quote.is_empty() {
+                self.is_server = true;
+                return format!("{server}{}", if address.is_empty() { " 127.0.0.1:8080" } else { address });
+            }
+            let run = format!("{server} 127.0.0.1:0");
+            self.quoted.push((run.clone(), format!("{server}{address}")));
+            format!("{quote}{run}")
+        });
+        self.text = started.into_owned();
     }
 }
 
@@ -165,6 +186,12 @@ mod tests {
                 "cargo run --bin ch04_reply -- x 'cargo run --bin ch07_pool -- server --limit 2' | head",
                 "ch04_reply x 'ch07_pool server --limit 2 127.0.0.1:0' | head",
             ),
+            ("python3 tutorial/starters/a.py", "python3 tutorial/starters/a.py 127.0.0.1:8080"),
+            ("x 'python3 tutorial/starters/a.py' -y", "x 'python3 tutorial/starters/a.py 127.0.0.1:0' -y"),
+            (
+                "x 'python3 tutorial/starters/a.py 127.0.0.1:8080 16'",
+                "x 'python3 tutorial/starters/a.py 127.0.0.1:0 16'",
+            ),
         ] {
             assert_eq!(parsed(shown), run);
         }
@@ -172,6 +199,12 @@ mod tests {
         assert!(Command::parse("cargo run --bin nothing", &programs).is_err());
         assert!(Command::parse("cargo run --bin ch04_reply -- server", &programs).unwrap().is_server);
         assert!(!Command::parse("cargo run --bin ch04_reply -- client", &programs).unwrap().is_server);
+        assert!(Command::parse("python3 tutorial/starters/a.py", &programs).unwrap().is_server);
+        let quoted = Command::parse("x 'python3 tutorial/starters/a.py 127.0.0.1:8080'", &programs).unwrap();
+        assert!(!quoted.is_server);
+        let (run, shown) = &quoted.quoted[0];
+        assert_eq!(run, "python3 tutorial/starters/a.py 127.0.0.1:0");
+        assert_eq!(shown, "python3 tutorial/starters/a.py 127.0.0.1:8080");
     }
 
     #[test]

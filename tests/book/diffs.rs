@@ -54,7 +54,7 @@ fn difference(old: &[String], new: &[String]) -> Vec<String> {
 
 fn is_item(line: &str) -> bool {
     let line = line.strip_prefix("pub ").unwrap_or(line);
-    ["fn ", "impl ", "impl<", "struct ", "enum ", "trait "].iter().any(|word| line.starts_with(word))
+    ["fn ", "impl ", "impl<", "struct ", "enum ", "trait ", "def ", "with "].iter().any(|word| line.starts_with(word))
 }
 
 /// What the page says (-) and what is so (+).

@@ -12,6 +12,7 @@
 //! | picture, below it | `<!-- figure: PROGRAM; … -->` | drawn from a run of it: see `figures.rs` |
 //! | `diff` | `<!-- diff: OLD NEW -->` | the difference between two files or parts |
 //! | not Rust | `<!-- not run: why -->` | none |
+//! | anything, once in a page | `<!-- needs: PROGRAM -->` | its consoles are run where that program is installed |
 //!
 //! Refresh the pages with `UPDATE=1 cargo test --test book`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
@@ -41,6 +42,9 @@ use crate::book::Book;
 fn the_book_says_what_is_so() {
     let book = Book::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")), programs());
     let report = book.check(std::env::var_os("UPDATE").is_some());
+    for skipped in &report.skipped {
+        eprintln!("SKIPPED: {skipped}");
+    }
     for page in &report.rewritten {
         eprintln!("rewritten: {page}");
     }

@@ -16,6 +16,8 @@ pub(crate) struct Page {
     pub(crate) headings: Vec<Heading>,
     pub(crate) images: Vec<Image>,
     pub(crate) links: Vec<Link>,
+    /// The programs that its consoles need, besides those of the book.
+    pub(crate) needs: Vec<String>,
 }
 
 /// A block of code, of a console, of text.
@@ -78,6 +80,7 @@ impl Page {
             headings: Vec::new(),
             images: Vec::new(),
             links: Vec::new(),
+            needs: Vec::new(),
         };
         page.scan()?;
         Ok(page)
@@ -114,6 +117,9 @@ impl Page {
                 let inside = text.trim_start_matches("<!--").split("-->").next().unwrap_or_default().trim();
                 let (key, value) = inside.split_once(':').unwrap_or((inside, ""));
                 let comment = |key: &str, value: &str| Comment { key: key.trim().into(), value: value.trim().into() };
+                if key.trim() == "needs" {
+                    self.needs.push(value.trim().to_owned());
+                }
                 if let Some(image) = above {
                     self.images[image].comments.push(comment(key, value));
                 }

@@ -13,6 +13,6 @@ fn missing(come: &[u32]) -> Vec<u32> {
 fn whoever_asks_for_gaps_never_misses_the_last_ones() {
     assert_eq!(missing(&[1, 2, 4, 6]), [3, 5]);
     // Seven were sent: the sender hears of no gap, and the receiver waits for ever.
-    assert_eq!(missing(&[1, 2, 3, 4, 5, 6]), []);
-    assert_eq!(missing(&[]), []);
+    assert!(missing(&[1, 2, 3, 4, 5, 6]).is_empty());
+    assert!(missing(&[]).is_empty());
 }

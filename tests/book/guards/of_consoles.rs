@@ -104,6 +104,32 @@ fn a_continuation_needs_something_that_goes_on() {
 }
 
 #[test]
+fn what_needs_a_missing_program_is_skipped_and_says_so() {
+    let page = |needed: &str| {
+        format!("# Another page\n\n<!-- needs: {needed} -->\n\n<!-- run: one -->\n```console\n$ echo so\nnot so\n```\n")
+    };
+    let small = Small::new(&good());
+    small.write("tutorial/en/other.md", &page("no-such-program"));
+    let report = small.check(false);
+    assert!(report.problems.is_empty(), "{report:#?}");
+    assert_eq!(report.skipped, ["tutorial/en/other.md:6: this needs no-such-program"]);
+    assert_eq!(report.consoles, 3, "the other page is run");
+    assert!(small.check(true).rewritten.is_empty(), "what is not run cannot be refreshed");
+    // Where it is installed, the page is run.
+    small.write("tutorial/en/other.md", &page("sh"));
+    small.fails_with("tutorial/en/other.md:6: the terminal \"one\" is not what the page says");
+    // A mistake is one everywhere.
+    small.write("tutorial/en/other.md", &page("no-such-program").replace("run: one", "rum: one"));
+    small.fails_with("a console that is not run");
+}
+
+#[test]
+fn a_book_of_which_nothing_can_be_run_fails() {
+    Small::new(&good().replace("# A page\n", "# A page\n\n<!-- needs: no-such-program -->\n"))
+        .fails_with("not one console was run");
+}
+
+#[test]
 fn a_program_whose_name_is_wrong_fails() {
     Small::new(&good().replace("ch04_reply -- client", "ch04_replay -- client"))
         .fails_with("no program is called ch04_replay");

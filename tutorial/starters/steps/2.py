@@ -1,11 +1,15 @@
-# One client, to its end; then the next.
-import socket
+# A server, step by step: tutorial/en/your-server.md
+import socket, sys
+
+[address] = sys.argv[1:] or ["127.0.0.1:8080"]
+host, port = address.rsplit(":", 1)
 
 def talk(client):
     while data := client.recv(1024):
         client.sendall("서버 응답: ".encode() + data)
 
-with socket.create_server(("127.0.0.1", 8080)) as listener:
+with socket.create_server((host, int(port)), backlog=1024) as listener:
+    print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
     while True:
         client, _ = listener.accept()
         with client:

@@ -1,0 +1,26 @@
+# A server, step by step: tutorial/en/your-server.md
+import socket, sys, threading
+
+PREFIX = "서버 응답: ".encode()
+address, limit = sys.argv[1:] + ["127.0.0.1:8080", "64"][len(sys.argv) - 1 :]
+host, port = address.rsplit(":", 1)
+places = threading.Semaphore(int(limit))  # one for each client that is served at the same time
+
+def talk(client):
+    held = b""  # the beginning of a line whose end has not come yet
+    while data := client.recv(65536):
+        *lines, held = (held + data).split(b"\n")
+        client.sendall(b"".join(PREFIX + line + b"\n" for line in lines))
+    if held:  # the last line may lack its newline
+        client.sendall(PREFIX + held)
+
+def serve(client):
+    with client:
+        talk(client)
+    places.release()
+
+with socket.create_server((host, int(port)), backlog=1024) as listener:
+    print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
+    while places.acquire():  # no place is free: whoever comes next waits in the kernel's queue
+        client, _ = listener.accept()
+        threading.Thread(target=serve, args=[client]).start()
