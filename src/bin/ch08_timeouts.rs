@@ -133,7 +133,6 @@ fn answer(stream: &TcpStream, timeouts: Timeouts) -> io::Result<()> {
 }
 // ANCHOR_END: answer
 
-// ANCHOR: serve
 fn serve(listener: &TcpListener, limit: usize, timeouts: Timeouts) -> io::Result<()> {
     let pool = Pool::new(limit, limit)?;
     loop {
@@ -149,7 +148,6 @@ fn serve(listener: &TcpListener, limit: usize, timeouts: Timeouts) -> io::Result
         pool.run(Box::new(job)).map_err(|failed| failed.error)?;
     }
 }
-// ANCHOR_END: serve
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client"]);
@@ -181,7 +179,6 @@ fn silent(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: drip
 /// Sends a line of ten letters, one letter in a tenth of a second, as long as the server has patience.
 fn drip(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
@@ -200,7 +197,6 @@ fn drip(address: SocketAddr) -> io::Result<()> {
     client.hear()?;
     Ok(())
 }
-// ANCHOR_END: drip
 
 fn never_reads(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
