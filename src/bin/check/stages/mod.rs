@@ -10,6 +10,9 @@ mod ch10;
 mod ch11;
 mod ch12;
 mod ch15;
+mod ch19;
+mod ch19_refused;
+mod ch19_voice;
 mod context;
 mod greeting;
 
@@ -85,6 +88,8 @@ pub(crate) enum Need {
     Tcp,
     /// A Unix socket: only there is a file.
     Path,
+    /// A WebSocket: its messages are frames, not lines.
+    WebSocket,
 }
 
 /// A cause that is likely when the failure looks like this.
@@ -169,7 +174,13 @@ fn general_hint(symptom: Symptom) -> &'static str {
 
 /// Why a stage cannot run with these options; `None` when it can.
 pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
+    if context.resource.is_some() && !stage.needs.contains(&Need::WebSocket) {
+        return Some("a server of WebSocket is not asked for lines".to_owned());
+    }
     stage.needs.iter().find_map(|need| match need {
+        Need::WebSocket if context.resource.is_none() => {
+            Some("needs a server of WebSocket, ws://HOST:PORT/PATH".to_owned())
+        }
         Need::Limit if context.limit.is_none() => {
             Some("needs --limit N, the number of clients that it takes".to_owned())
         }
@@ -196,7 +207,7 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
 /// In the order of the book.
 pub(crate) fn all() -> impl Iterator<Item = &'static Stage> {
     let chapters = [ch04::STAGES, ch05::STAGES, ch06::STAGES, ch07::STAGES, ch08::STAGES, ch10::STAGES, ch11::STAGES];
-    chapters.into_iter().chain([ch12::STAGES, ch15::STAGES]).flatten()
+    chapters.into_iter().chain([ch12::STAGES, ch15::STAGES, ch19::STAGES]).flatten()
 }
 
 /// Stops a stage for a reason that it saw itself.
