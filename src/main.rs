@@ -214,7 +214,7 @@ fn start_output() -> io::Result<(Output, Output)> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let style = if colours { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        // It would log what others say as they said it, escape codes and all.
+        // It would log what others say as they said it, newlines and all, which look like lines of the log.
         .filter_module("tungstenite", log::LevelFilter::Off)
         .format_timestamp_millis()
         .write_style(style)

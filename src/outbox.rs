@@ -198,16 +198,19 @@ impl Outbox {
     fn next(&self, next_beat: Option<Instant>) -> Next {
         let mut queue = self.lock();
         loop {
+            let until_beat = next_beat.map(|at| at.saturating_duration_since(Instant::now()));
+            // First: else whoever is spoken to without a pause would never be asked whether it is there.
+            if queue.stage == Stage::Open && until_beat.is_some_and(|left| left.is_zero()) {
+                return Next::Beat;
+            }
             let batch = queue.waiting.take();
             queue.grace_is_spent &= queue.waiting.has_messages();
             if !batch.is_empty() {
                 self.tell(); // There is room.
                 return Next::Write(batch);
             }
-            let until_beat = next_beat.map(|at| at.saturating_duration_since(Instant::now()));
             match queue.stage {
                 Stage::Closed => return Next::End,
-                Stage::Open if until_beat.is_some_and(|left| left.is_zero()) => return Next::Beat,
                 Stage::Open => queue = self.wait(queue, until_beat),
                 Stage::Leaving => queue = self.wait(queue, None),
             }

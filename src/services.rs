@@ -147,7 +147,13 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
 pub fn chat(room: Room, limit: usize) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 'static {
     move |mut socket| {
         let outbox = Outbox::new(&socket, limit);
-        let writing = outbox.start(&socket, None)?;
+        let writing = match outbox.start(&socket, None) {
+            Ok(writing) => writing,
+            Err(error) => {
+                socket.write_all(b"busy: no thread could be started, try again later\n")?;
+                return Err(error);
+            }
+        };
         let presence = room.enter(&outbox, room::as_line);
         let heard = chat_with(&mut socket, &presence, limit);
         // What the others have said until now still reaches it.

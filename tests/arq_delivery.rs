@@ -167,5 +167,5 @@ fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
         Ok(())
     });
     outcome.unwrap();
-    assert!(delivered.get() > CASES * 9 / 10, "only {} of {CASES} were delivered", delivered.get());
+    assert!(delivered.get() > CASES * 3 / 4, "only {} of {CASES} were delivered", delivered.get());
 }

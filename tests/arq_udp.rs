@@ -265,9 +265,19 @@ fn the_same_seed_prints_the_same_story_to_the_byte() {
     assert_eq!(story("3"), story("3"));
     assert_ne!(story("3"), story("4"));
     let (_, output, _) = run(&mut program(&[]), b"");
-    for word in
-        ["loses", "damages", "doubles", "drops", "keeps", "had", "again: silence", "again: 3 repeats", "all of it"]
-    {
+    for word in [
+        "loses",
+        "damages",
+        "doubles",
+        "drops",
+        "keeps",
+        "had",
+        "again: silence",
+        "again: 3 repeats",
+        "again: a gap",
+        "and on",
+        "all of it",
+    ] {
         assert!(output.contains(word), "the scene tells of nothing that {word}: {output}");
     }
 }

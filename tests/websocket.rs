@@ -4,8 +4,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +19,7 @@ use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
 use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
-use support::{BOUND, Client, Server, program, resident, wait_until};
+use support::{BOUND, Client, Server, program, resident, run, wait_until};
 
 const CONTINUE: u8 = 0;
 const RSV1: u8 = 0x40;
@@ -399,13 +404,15 @@ fn what_is_said_never_reaches_the_log_as_it_is() {
     let site = Site::of(Server::from_command(&mut command));
     let mut hears = Ws::connect(site.page, "/chat");
     let mut says = Ws::connect(site.page, "/chat");
-    says.say("\u{1b}[2J\u{7}");
-    assert_eq!(hears.hear(), "\u{1b}[2J\u{7}");
+    says.say("\u{1b}[2J\u{7}\nforged");
+    assert_eq!([hears.hear(), hears.hear()], ["\u{1b}[2J\u{7}", "forged"]);
     says.send(FIN | CLOSE, close_with(1000, b"\x1b[2J"));
     assert_eq!(says.close_code(), 1000);
     site.get("/nothing\u{1b}[2J");
     let log = site.server.stop().log;
     assert!(log.contains("TRACE") && !log.contains('\u{1b}') && !log.contains('\u{7}'), "{log}");
+    // A line of the log begins with its time, and none was made by a client.
+    assert!(log.lines().all(|line| line.starts_with('[')) && !log.contains("forged"), "{log}");
 }
 
 /// A page in this process, beside a server that nobody visits, with bounds of the test's own.
@@ -511,11 +518,33 @@ fn who_does_not_answer_pings_is_gone_and_who_does_stays() {
         assert_eq!(ping.first, FIN | PING);
         stays.send(FIN | PONG, &ping.payload);
     }
+    // And as long once more, while it is spoken to without a pause.
+    let mut speaker = Ws::connect(here.address, "/chat");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let speaking = thread::spawn(move || {
+        let lines = masked(FIN | TEXT, b"and on and on").repeat(100);
+        while !stopped.load(Ordering::SeqCst) && speaker.0.0.write_all(&lines).is_ok() {}
+    });
+    let mut heard = 0;
+    while began.elapsed() < 5 * SHORT {
+        let frame = stays.frame();
+        match frame.first {
+            first if first == FIN | PING => drop(stays.send(FIN | PONG, &frame.payload)),
+            first => {
+                assert_eq!(first, FIN | TEXT, "{frame:?}");
+                heard += 1;
+            }
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(heard > 1000, "only {heard} lines are not without a pause");
     wait_until("it is given up", || vanished.is_finished().then_some(()));
     let took = vanished.join().unwrap();
     assert!(took >= SHORT, "{took:?}");
     stays.send(FIN | PING, "still here");
-    assert_eq!(stays.next().first, FIN | PONG);
+    while stays.next() != (Frame { first: FIN | PONG, payload: b"still here".to_vec() }) {}
+    speaking.join().unwrap();
     here.stop();
 }
 
@@ -537,4 +566,34 @@ fn a_stop_says_goodbye_to_everyone() {
     }
     drop(viewers);
     assert!(stopping.join().unwrap() < BOUND / 2);
+}
+
+#[test]
+fn a_page_that_has_been_stopped_has_no_threads() {
+    // The other tests of this file have such threads, too: looked at is a process of its own.
+    const NAME: &str = "a_page_that_has_been_stopped_has_no_threads";
+    const CHILD: &str = "LOOKS_AT_ITS_OWN_THREADS";
+    if std::env::var_os(CHILD).is_none() {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let (status, output, errors) = run(again.args([NAME, "--exact", "--nocapture"]).env(CHILD, "1"), b"");
+        assert!(status.success() && output.contains("1 passed"), "{output} {errors}");
+        return;
+    }
+    let names = || -> BTreeSet<String> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect()
+    };
+    for _ in 0..3 {
+        let before = names();
+        let here = Here::with(Limits::default());
+        let mut viewers = ["/live", "/chat"].map(|path| Ws::connect(here.address, path));
+        assert!(viewers[0].hear().starts_with('{'));
+        let with_page = names();
+        for name in ["page\n", "publisher\n", "writer\n"] {
+            assert!(with_page.contains(name) && !before.contains(name), "{before:?} {with_page:?}");
+        }
+        here.stop();
+        assert_eq!(viewers.each_mut().map(Ws::close_code), [1001, 1001]);
+        wait_until("its threads have ended", || (names() == before).then_some(()));
+    }
 }

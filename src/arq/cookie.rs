@@ -16,9 +16,9 @@ pub const LIFETIME: Duration = Duration::from_secs(120);
 /// cannot make one; whoever knows it, makes the same one again, and compares. So nothing has to be remembered of someone
 /// who has only asked. The secret changes, so that a collected cookie is soon worth nothing.
 ///
-/// The hash is the standard library's: SipHash, made for short input and a secret key, with a random key for each
-/// `RandomState`. The library does not promise that it will be SipHash for ever. A protocol for the open internet would
-/// name its hash and fill its keys itself (SYN cookies in Linux: SipHash-2-4).
+/// The hash is the standard library's: SipHash, made for short input and a secret key. Each `RandomState` has another
+/// key, but the library only draws one for each thread, and counts on from there; nor does it promise that the hash
+/// will be SipHash for ever. A protocol for the open internet would name its hash, and draw each key anew.
 ///
 /// ```
 /// use socket_steps::arq::cookie::{Cookies, LIFETIME};

@@ -105,7 +105,7 @@ impl Server {
 }
 
 /// Sends a message, through a link that is as bad as `there`, while the acknowledgements come back through `back`;
-/// and waits until all of it has been acknowledged.
+/// and waits until all of it has been acknowledged. A message that is longer than the server allows never is.
 ///
 /// # Errors
 /// `TimedOut` when nothing new was acknowledged for as long as the options say; and those of the socket, but not that

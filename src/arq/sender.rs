@@ -259,10 +259,13 @@ impl Sender {
         }
     }
 
-    /// The server has taken in something, but not the first that is on the way.
+    /// The server has taken in something, but not the first that is on the way, if any is.
     fn not_yet(&mut self) -> bool {
+        if self.on_the_way.is_empty() {
+            return false;
+        }
         self.repeated += 1;
-        if self.repeated == REPEATED && self.acked >= self.gaps_until && !self.on_the_way.is_empty() {
+        if self.repeated == REPEATED && self.acked >= self.gaps_until {
             self.again = Some(Why::Repeated);
             self.gaps_until = self.acked + self.on_the_way.len();
         }

@@ -122,10 +122,10 @@ fn address_of(server: &Server) -> io::Result<SocketAddr> {
 fn nobody_answers() -> io::Result<()> {
     let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    // ANCHOR: nobody_answers
-    socket.listen(0)?;
     let address = socket.local_addr()?.as_socket().expect("it was bound to an IPv4 address");
     info!(target: "server", "a backlog of 0, and nobody accepts");
+    // ANCHOR: nobody_answers
+    socket.listen(0)?;
     let at_most = Duration::from_millis(300);
     let mut waiting = Vec::new();
     let error = loop {

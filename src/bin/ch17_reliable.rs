@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [] => scene(1154),
+        [] => scene(2105),
         ["--seed", seed] => scene(number(Some(&seed))),
         ["server"] => server("127.0.0.1:8080"),
         ["server", address] if !address.starts_with('-') => server(address),

@@ -143,21 +143,19 @@ fn scene() -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: layers
 /// What goes out when a browser asks, from the top of the seven layers to the bottom.
 fn a_page(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     let (from, to) = (stream.local_addr()?, stream.peer_addr()?);
     let request = get("/");
     info!(target: "browser", "7 to 5: GET / HTTP/1.1 and a field, {} bytes", request.len());
-    info!(target: "browser", "4, TCP: port {} to port {}", from.port(), to.port());
-    info!(target: "browser", "3, IP: {} to {}", from.ip(), to.ip());
+    info!(target: "browser", "4, TCP, and 3, IP: from {from}");
+    info!(target: "browser", "4, TCP, and 3, IP: to {to}");
     info!(target: "browser", "2 and 1: the loopback, without a wire");
     let response = ask(&mut stream, &request)?;
     tell(&response);
     Ok(())
 }
-// ANCHOR_END: layers
 
 /// The first line of a response, and its last.
 fn tell(response: &str) {

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 use serde_json::{Value, json};
 
 use crate::connection::State;
@@ -67,13 +67,9 @@ fn in_seconds(duration: Duration) -> f64 {
 pub struct Live {
     watched: Handle,
     audience: Room,
-    arrivals: Sender<Note>,
-}
-
-#[derive(Debug)]
-enum Note {
-    SomeoneCame,
-    End,
+    /// A note that somebody came; one is as good as a hundred.
+    arrivals: Sender<()>,
+    ending: Sender<()>,
 }
 
 impl Live {
@@ -82,11 +78,11 @@ impl Live {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(watched: Handle) -> io::Result<Live> {
-        // One note that somebody came is as good as a hundred; and there must be room for the end.
-        let (arrivals, notes) = bounded(2);
-        let live = Live { watched, audience: Room::default(), arrivals };
+        let (arrivals, came) = bounded(1);
+        let (ending, ended) = bounded(1);
+        let live = Live { watched, audience: Room::default(), arrivals, ending };
         let publisher = live.clone();
-        thread::Builder::new().name("publisher".to_owned()).spawn(move || publisher.publish(&notes))?;
+        thread::Builder::new().name("publisher".to_owned()).spawn(move || publisher.publish(&came, &ended))?;
         Ok(live)
     }
 
@@ -99,37 +95,39 @@ impl Live {
     pub fn watch(&self, outbox: &Outbox) -> Presence {
         let presence = self.audience.enter(outbox, <[u8]>::to_vec);
         outbox.replace(self.in_a_frame().into());
-        let _ = self.arrivals.try_send(Note::SomeoneCame);
+        let _ = self.arrivals.try_send(());
         presence
     }
 
     /// Ends the thread.
     pub fn end(&self) {
-        let _ = self.arrivals.send_timeout(Note::End, EVERY);
+        let _ = self.ending.try_send(());
     }
 
     fn in_a_frame(&self) -> Vec<u8> {
         websocket::text(&self.now().to_string())
     }
 
-    fn publish(&self, notes: &Receiver<Note>) {
+    fn publish(&self, came: &Receiver<()>, ended: &Receiver<()>) {
         let mut next = None;
         loop {
             // While nobody watches, nothing is done.
-            let note = match next {
-                None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(next) => notes.recv_deadline(next),
-            };
-            match note {
-                Ok(Note::SomeoneCame) => next = next.or_else(|| Some(Instant::now() + EVERY)),
-                Ok(Note::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if self.audience.is_empty() => next = None,
-                Err(RecvTimeoutError::Timeout) => {
-                    let began = Instant::now();
-                    self.audience.replace(&self.in_a_frame().into());
-                    next = Some(began + (began.elapsed() * SHARE).clamp(EVERY, AT_LEAST_EVERY));
-                }
+            let time_to_tell = next.map_or_else(never, at);
+            select! {
+                recv(ended) -> _ => return,
+                recv(came) -> _ => next = next.or_else(|| Some(Instant::now() + EVERY)),
+                recv(time_to_tell) -> _ => next = self.tell_everyone(),
             }
         }
+    }
+
+    /// Returns when to do it again, if there is anyone.
+    fn tell_everyone(&self) -> Option<Instant> {
+        if self.audience.is_empty() {
+            return None;
+        }
+        let began = Instant::now();
+        self.audience.replace(&self.in_a_frame().into());
+        Some(began + (began.elapsed() * SHARE).clamp(EVERY, AT_LEAST_EVERY))
     }
 }

@@ -120,7 +120,12 @@ pub fn converse<Presence>(
     let outbox = Outbox::new(&socket, limits.max_message);
     outbox.push_own(response.into())?;
     let mut presence = Some(enter(&outbox));
-    let writing = outbox.start(&socket, Some(ping))?;
+    let writing = match outbox.start(&socket, Some(ping)) {
+        Ok(writing) => writing,
+        Err(error) => {
+            return http::refuse(&mut socket, Refusal::new(503, format!("no thread could be started: {error}")));
+        }
+    };
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
         .write_buffer_size(0)

@@ -7,6 +7,7 @@ mod asks_for_missing;
 mod both_ways;
 mod close_too_early;
 mod connect_fairly;
+mod endless_head;
 mod forgotten_zero;
 mod full_backlog;
 mod join_all;

@@ -19,7 +19,7 @@ pub fn measure(address: &str, options: &[&str]) -> (ExitStatus, Value) {
     let mut command = load();
     command.args(["--addr", address, "--json"]).args(options);
     if !options.contains(&"--seconds") {
-        command.args(["--seconds", "0.5"]);
+        command.args(["--seconds", "0.3"]);
     }
     let (status, output, errors) = run(&mut command, b"");
     assert_eq!(errors, "", "{command:?}");

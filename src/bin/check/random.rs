@@ -17,6 +17,11 @@ impl Random {
         Random(seed ^ name)
     }
 
+    /// Other numbers, which use up none of these.
+    pub(crate) fn aside(&self) -> Random {
+        Random(!self.0)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut number = self.0;
@@ -70,5 +75,13 @@ mod tests {
         assert_eq!(lines(1, "greeting"), lines(1, "greeting"));
         assert_ne!(lines(1, "greeting"), lines(2, "greeting"));
         assert_ne!(lines(1, "greeting"), lines(1, "resets"));
+    }
+
+    #[test]
+    fn what_is_asked_aside_has_other_numbers_and_changes_none() {
+        let mut random = Random::new(1, "greeting");
+        let mut undisturbed = random.clone();
+        assert_ne!(random.aside().plain(), undisturbed.clone().plain());
+        assert_eq!(random.plain(), undisturbed.plain());
     }
 }

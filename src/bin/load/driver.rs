@@ -42,6 +42,9 @@ pub(crate) struct Driver<'a> {
     tally: Tally,
     /// The moments of the run, once it has begun.
     times: Option<Times>,
+    /// How many connections, from number 0 on, send at given moments: none without a rate, and none any more when
+    /// the time is over.
+    timed: usize,
     /// How many sockets there have been.
     sockets: usize,
     /// How many have been opened, or have failed before that.
@@ -74,6 +77,7 @@ impl<'a> Driver<'a> {
             buffer: vec![0; BUFFER],
             tally: Tally::new(),
             times: None,
+            timed: plan.rate.map_or(0, |_| plan.talkers()),
             sockets,
             settled: 0,
             progress: Progress::default(),
@@ -151,8 +155,8 @@ impl<'a> Driver<'a> {
         let connection = &mut self.connections[index];
         match connection.stage {
             Stage::Open => {
-                let (plan, times) = (self.plan, &self.times);
-                let since = |who, number| since(plan, times.as_ref(), who, number);
+                let (plan, times, timed) = (self.plan, &self.times, self.timed);
+                let since = |who, number| since(plan, times.as_ref(), timed, (who, number));
                 if let Err(error) = connection.send(&plan.messages, plan.window, since) {
                     // What the server has said before it left tells more than the error does.
                     let received = connection.receive(&plan.messages, &mut self.buffer, |_| {});
@@ -173,7 +177,8 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         if !connection.is_waiting() {
-            connection.begin(since(self.plan, self.times.as_ref(), connection.number, connection.begun));
+            let which = (connection.number, connection.begun);
+            connection.begin(since(self.plan, self.times.as_ref(), self.timed, which));
         }
         self.sockets += 1;
         match self.plan.target.connect(self.sockets) {
@@ -218,12 +223,10 @@ impl<'a> Driver<'a> {
 
 /// Since when a message is on its way: with a rate, since it was due, be that long ago. A server that stalls
 /// must not profit from the fact that nobody could ask it in the meantime.
-fn since(plan: &Plan, times: Option<&Times>, connection: usize, number: u64) -> Instant {
+fn since(plan: &Plan, times: Option<&Times>, timed: usize, (connection, number): (usize, u64)) -> Instant {
     match (plan.rate, times) {
-        // The greeting has no time, nor has what a silent connection says in the end.
-        (Some(rate), Some(times)) if number > 0 && connection < plan.talkers() => {
-            plan.due(rate, times, connection, number)
-        }
+        // The greeting has no time of its own.
+        (Some(rate), Some(times)) if number > 0 && connection < timed => plan.due(rate, times, connection, number),
         _ => Instant::now(),
     }
 }

@@ -17,6 +17,7 @@ mod results;
 mod run;
 mod tally;
 mod target;
+#[cfg_attr(not(target_os = "linux"), path = "timer_unknown.rs")]
 mod timer;
 
 use std::io::{self, Write};

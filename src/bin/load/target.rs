@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustix::process::{Resource, getrlimit};
 use socket_steps::addr::{Addr, plain};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -79,10 +78,12 @@ impl Target {
         }
         let Addr::Tcp(to) = self.address else { return Ok(()) };
         let ports = ports();
+        // Elsewhere, 127.0.0.1 is the only one of its kind.
+        let is_many = |ip: Ipv4Addr| ip.is_loopback() && cfg!(target_os = "linux");
         self.sources = match to.ip() {
             // Half of them: others may use ports, too, and the last free one is found slowly.
-            IpAddr::V4(ip) if ip.is_loopback() && is_churn => CHURN_SOURCES.max(connections.div_ceil(ports / 2)),
-            IpAddr::V4(ip) if ip.is_loopback() => connections.div_ceil(ports / 2),
+            IpAddr::V4(ip) if is_many(ip) && is_churn => CHURN_SOURCES.max(connections.div_ceil(ports / 2)),
+            IpAddr::V4(ip) if is_many(ip) => connections.div_ceil(ports / 2),
             _ if connections > ports => {
                 let limit = "the ports for outgoing connections (sysctl net.ipv4.ip_local_port_range) are";
                 return too_many(format!("{limit} {ports}"));
@@ -90,6 +91,16 @@ impl Target {
             _ => 1,
         };
         Ok(())
+    }
+
+    /// How many connections a thread may be opening at once. A server's backlog may be short, and a client whose
+    /// knock is lost in a full one knocks again only after a second. On this machine a few are as fast as many; over
+    /// a network, each takes its time.
+    pub(crate) fn at_once(&self) -> usize {
+        match &self.address {
+            Addr::Tcp(to) if !to.ip().is_loopback() => 64,
+            _ => 4,
+        }
     }
 
     /// Begins to connect; `nth` chooses the address to come from. Not connected yet when it returns, as a rule.
@@ -101,8 +112,7 @@ impl Target {
         let socket = Socket::new(self.domain, Type::STREAM, None)?;
         self.prepare(&socket)?;
         if self.sources > 1 {
-            // The port is chosen when connecting: it has to differ only from those with the same two addresses.
-            setsockopt(&socket, IpBindAddressNoPort, &true)?;
+            choose_the_port_later(&socket)?;
             let source = u32::from(Ipv4Addr::LOCALHOST) + (nth % self.sources) as u32;
             socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into())?;
         }
@@ -120,6 +130,19 @@ impl Target {
             Addr::Unix(_) => Ok(()),
         }
     }
+}
+
+/// The port is chosen when connecting, not when binding: it has to differ only from those with the same two
+/// addresses.
+#[cfg(target_os = "linux")]
+fn choose_the_port_later(socket: &Socket) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+    Ok(setsockopt(socket, IpBindAddressNoPort, &true)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn choose_the_port_later(_: &Socket) -> io::Result<()> {
+    Ok(())
 }
 
 /// How many ports an address has for outgoing connections to the same place.

@@ -12,10 +12,6 @@ use crate::failure::{Failure, Kind};
 use crate::plan::{Mode, Times};
 use crate::tally::Tally;
 
-/// So many connections of a thread are on their way to being open at once. A server's backlog may be short, and
-/// a client whose knock is lost in a full one knocks again only after a second.
-const OPENING: usize = 64;
-
 /// The loop looks at least so often whether it is to end.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -47,7 +43,7 @@ impl Driver<'_> {
         let deadline = Instant::now() + self.plan.opening();
         let mut begun = 0;
         while self.settled < self.connections.len() && !self.control.is_over() {
-            while begun < self.connections.len() && begun - self.settled < OPENING {
+            while begun < self.connections.len() && begun - self.settled < self.plan.target.at_once() {
                 self.connections[begun].goal = 1;
                 match first.take() {
                     Some(socket) => {
@@ -87,6 +83,7 @@ impl Driver<'_> {
         let (mut next, mut number) = (0, 1);
         while !self.control.is_over() && self.alive > 0 {
             let now = Instant::now();
+            let mut timeout = TICK.min(times.until.saturating_duration_since(now));
             if let Some(rate) = rate.filter(|_| talkers > 0) {
                 let mut due = self.plan.due(rate, times, self.connections[next].number, number);
                 while due <= now && due < times.until {
@@ -100,12 +97,14 @@ impl Driver<'_> {
                     number += u64::from(next == 0);
                     due = self.plan.due(rate, times, self.connections[next].number, number);
                 }
-                self.timer.set(due.saturating_duration_since(Instant::now()))?;
+                let wait = due.saturating_duration_since(Instant::now());
+                self.timer.set(wait)?;
+                timeout = timeout.min(wait);
             }
             if now >= times.until {
                 break;
             }
-            self.turn(TICK.min(times.until - now))?;
+            self.turn(timeout)?;
         }
         Ok(())
     }
@@ -113,6 +112,7 @@ impl Driver<'_> {
     /// Nothing new is sent; what is on its way is waited for, but not for ever.
     fn finish(&mut self, times: &Times) -> io::Result<()> {
         let now = Instant::now();
+        self.timed = 0;
         for index in 0..self.connections.len() {
             self.note_unsent(index, times, now);
             let connection = &mut self.connections[index];
