@@ -77,7 +77,6 @@ fn keep_tally(events: &Receiver<Event>) {
 }
 // ANCHOR_END: keep_tally
 
-// ANCHOR: stats
 /// The entrance to the stats thread. Each thread has a clone of it.
 #[derive(Clone)]
 struct Stats {
@@ -92,12 +91,14 @@ impl Stats {
         Stats { events, dropped: Arc::default() }
     }
 
+    // ANCHOR: stats
     /// Never waits. What does not fit is not counted, but that is counted.
     fn report(&self, event: Event) {
         if self.events.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+    // ANCHOR_END: stats
 
     /// What Node calls `getConnections`, and more.
     fn tally(&self) -> Option<Tally> {
@@ -106,7 +107,6 @@ impl Stats {
         answers.recv_timeout(Duration::from_secs(1)).ok()
     }
 }
-// ANCHOR_END: stats
 
 // ANCHOR: report
 /// Serves one client, and reports its coming and its going, however it goes.
@@ -122,7 +122,6 @@ fn report(socket: Socket, place: Permit, stats: &Stats, handler: impl Fn(Socket)
 }
 // ANCHOR_END: report
 
-/// The handler's result, in a word.
 fn reason(result: &thread::Result<io::Result<()>>) -> &'static str {
     match result {
         Ok(Ok(())) => "finished",
@@ -172,7 +171,6 @@ fn serve(
     }
 }
 
-// ANCHOR: bug
 /// A handler with a bug. This one was made on purpose: who says that each piece is whole characters?
 fn buggy(mut socket: Socket) -> io::Result<()> {
     let mut bytes = [0; 1024];
@@ -181,32 +179,34 @@ fn buggy(mut socket: Socket) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
+        // ANCHOR: bug
         let text = str::from_utf8(&bytes[..count]).expect("clients send text");
         socket.write_all(format!("{PREFIX}{text}").as_bytes())?;
+        // ANCHOR_END: bug
     }
 }
-// ANCHOR_END: bug
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["stats", "client", "client-b"]);
     panic::set_hook(Box::new(|_| {})); // The scene tells of its panics itself.
 
     let counted = start(|socket, place| count(socket, place, buggy))?;
-    half_a_character(&mut Actor::connect("client", counted)?)?;
+    send_half_a_character(&mut Actor::connect("client", counted)?)?;
     info!(target: "stats", "the handler panicked; the counter says: {} here", HERE.load(Ordering::SeqCst));
 
     let stats = Stats::start();
     let reporting = stats.clone();
     let reported = start(move |socket, place| report(socket, place, &reporting, buggy))?;
-    let mut client = visit("client", reported, &stats)?;
-    narrate::share_row(&["client"]); // What it sends; and then two things at the same time.
     narrate::share_row(&["stats", "client"]);
-    half_a_character(&mut client)?;
+    let mut client = Actor::connect("client", reported)?;
+    // Its worker may not have reported it yet.
+    while stats.tally().is_some_and(|tally| tally.now == 0) {}
+    send_half_a_character(&mut client)?;
     stats.tally();
 
     let mut client = visit("client", reported, &stats)?;
     let mut client_b = visit("client-b", reported, &stats)?;
-    narrate::share_row(&["client"]);
+    narrate::share_row(&["client"]); // What it does; and then two things at the same time.
     narrate::share_row(&["stats", "client"]);
     client.end()?;
     client.hear()?;
@@ -222,8 +222,9 @@ fn scene() -> io::Result<()> {
     Ok(())
 }
 
-fn half_a_character(client: &mut Actor) -> io::Result<()> {
+fn send_half_a_character(client: &mut Actor) -> io::Result<()> {
     info!(target: "client", "sending the first two bytes of 안");
+    narrate::share_row(&["stats", "client"]);
     client.stream().write_all(&"안".as_bytes()[..2])?;
     client.hear()?;
     Ok(())

@@ -14,8 +14,8 @@ const LIMIT: usize = 64 * 1024;
 // ANCHOR: answer
 fn answer(mut stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_read_timeout(Some(patience))?;
-    // ANCHOR_END: answer
     let mut buffer = LineBuffer::new(LIMIT);
+    // ANCHOR_END: answer
     loop {
         match buffer.next_line() {
             Ok(Some(line)) => stream.write_all(&[PREFIX.as_bytes(), line].concat())?,
