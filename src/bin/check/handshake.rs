@@ -135,7 +135,7 @@ impl Client {
                 )));
             }
             self.step(format!("read {}", brief(&came)));
-            return Err(Trouble::new(symptom, HTTP, format!("{}, then {then}", escape_head(&came)))
+            return Err(Trouble::new(symptom, HTTP, format!("{}, then {then}", brief(&came)))
                 .seen(Some("The head of an answer of HTTP ends with an empty line; each line ends with \\r\\n.")));
         }
         self.parse(&came).inspect(|answer| {
@@ -151,7 +151,7 @@ impl Client {
         let parsed = response.parse(came);
         let (Ok(httparse::Status::Complete(end)), Some(status)) = (parsed, response.code) else {
             self.step(format!("read {}", brief(came)));
-            return Err(Trouble::new(Symptom::Changed, "an answer in HTTP", escape_head(came)).seen(Some(
+            return Err(Trouble::new(Symptom::Changed, "an answer in HTTP", brief(came)).seen(Some(
                 "An answer of HTTP begins with a line such as `HTTP/1.1 101 Switching Protocols`, and then has a field \
                  in each line, such as `Upgrade: websocket`.",
             )));
@@ -160,9 +160,4 @@ impl Client {
         let fields = response.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
         Ok(Answer { status, fields, rest: came[end..].to_vec() })
     }
-}
-
-/// As much as tells what it is.
-fn escape_head(bytes: &[u8]) -> String {
-    brief(&bytes[..bytes.len().min(60)])
 }

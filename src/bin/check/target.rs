@@ -52,9 +52,12 @@ impl std::str::FromStr for UrlPath {
         if !text.starts_with('/') {
             return Err("a path begins with a slash, such as /chat".to_owned());
         }
-        match text.chars().find(|character| !character.is_ascii_graphic() || *character == '#') {
+        let wrong = text.chars().find(|character| !character.is_ascii_graphic() || *character == '#');
+        match wrong
+            .map(|wrong| (wrong, wrong.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()))
+        {
             None => Ok(UrlPath(text.to_owned())),
-            Some(wrong) => Err(format!("{wrong:?} cannot be in a path as it is; write it as %20 for a space")),
+            Some((wrong, code)) => Err(format!("{wrong:?} cannot be in a path as it is; write {code}")),
         }
     }
 }
