@@ -233,7 +233,7 @@ fn converse(mut client: &TcpStream) -> Result<(), End> {
             },
             9 => client.write_all(&frame(0x8a, &payload))?,
             10 if is("answers a pong") => client.write_all(&frame(0x8a, &payload))?,
-            8.. => {}
+            _ if is_control => {}
             _ => {
                 data(client, &mut message, fin, opcode, payload)?;
                 if message.is_none() {

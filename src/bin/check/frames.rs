@@ -96,7 +96,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, &'static str
     }
     if length > MOST {
         return Err(
-            "The frame says that it has more than 16 MiB. Is its length in network order, the highest byte first?",
+            "The frame says that it has more than 16 MiB. Is its length in network order, the highest byte first; and, if it \
+             is over 125, behind a 126 or 127?",
         );
     }
     let begin = 2 + size;

@@ -296,7 +296,16 @@ impl WebSocket {
             Heard::Nothing => (Symptom::Silent, waited),
         };
         self.step(format!("waited for {expected}, and read {received}"));
-        Trouble::new(symptom, expected, received)
+        let told = match heard {
+            Heard::Close(Some(1007)) => {
+                Some("The server says that it was no UTF-8. It is, once the mask is off: XOR, byte by byte.")
+            }
+            Heard::Close(Some(1002)) => {
+                Some("The server says that a rule was broken. None was; is the frame read to its end?")
+            }
+            _ => None,
+        };
+        Trouble::new(symptom, expected, received).seen(told)
     }
 }
 
