@@ -11,10 +11,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
-use support::run;
 use support::web::Site;
+use support::{BOUND, run};
 
 const HANDSHAKE: &str = "ws-handshake";
 const ECHO: &str = "ws-echo";
@@ -189,6 +190,29 @@ fn judge_one(wrong: &Wrong, seed: u64) -> Result<(), String> {
         return Err(format!("{fault:?}, seed {seed}: nowhere {:?}\n{report:#}", wrong.says));
     }
     Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_behave_is_reported_in_bounded_time() {
+    let faults = [
+        ("a flood of messages", "messages without end"),
+        ("a flood of pings", "nothing for 1.2 s"),
+        ("a flood of pongs", "byte for byte"),
+        ("fragments without end", "ends with a frame that has FIN"),
+        ("drips its handshake", "nothing for 1.2 s"),
+        ("drips a message", "nothing for 1.2 s"),
+    ];
+    thread::scope(|scope| {
+        for (fault, says) in faults {
+            scope.spawn(move || {
+                let began = Instant::now();
+                let report = check_wrong(fault, &["--seed", "1"]);
+                assert!(report["failed"].as_u64().unwrap() > 0, "{fault}: {report:#}");
+                assert!(report.to_string().contains(says), "{fault}: no {says:?} in {report:#}");
+                assert!(began.elapsed() < BOUND, "{fault}: {:?}", began.elapsed());
+            });
+        }
+    });
 }
 
 #[test]

@@ -186,6 +186,12 @@ impl WebSocket {
             (_, begun) => {
                 let (kind, mut message) = begun.unwrap_or((opcode, Vec::new()));
                 message.extend_from_slice(&payload);
+                if message.len() > frames::MOST {
+                    const ENDLESS: &str = "A message in fragments ends with a frame that has FIN.";
+                    return Err(
+                        Trouble::new(Symptom::Flood, "the end of the message", brief(&message)).seen(Some(ENDLESS))
+                    );
+                }
                 if !is_last {
                     self.begun = Some((kind, message));
                     return Ok(None);
