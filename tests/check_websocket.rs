@@ -94,7 +94,7 @@ const WRONG: &[Wrong] = &[
     wrong("reads for ever", &[REFUSED], "A server without a limit"),
     wrong("one code for all", &[REFUSED], "Every frame of a client is masked"),
     wrong("a close, and no end", &[REFUSED], "still open"),
-    wrong("closes everybody", &[REFUSED], "client A is still here"),
+    wrong("closes everybody", &[REFUSED], "ends its own connection"),
     wrong("dies of a wrong frame", &[REFUSED], "exit status 101"),
 ];
 

@@ -7,7 +7,7 @@ use crate::handshake::{self, Resource};
 use crate::manner::find;
 use crate::probe::{Came, Client};
 use crate::random::Random;
-use crate::show::{brief, difference};
+use crate::show::{brief, difference, hex};
 use crate::story::seconds;
 use crate::trouble::{Symptom, Trouble};
 
@@ -135,8 +135,8 @@ impl WebSocket {
     }
 
     fn broken(&self, rule: &str) -> Trouble {
-        self.step(format!("read {}", brief(&self.buffer)));
-        Trouble::new(Symptom::Changed, "a frame as a server may send it", brief(&self.buffer)).seen(Some(rule))
+        self.step(format!("read {}", hex(&self.buffer)));
+        Trouble::new(Symptom::Changed, "a frame as a server may send it", hex(&self.buffer)).seen(Some(rule))
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Heard>, Trouble> {
@@ -203,7 +203,7 @@ impl WebSocket {
                 }
                 if self.unwanted.as_ref().is_some_and(|unwanted| find(&message, unwanted).is_some()) {
                     self.step(format!("read {}", brief(&message)));
-                    return Err(Trouble::new(Symptom::Seen, "a close, and nobody to hear of it", brief(&message)));
+                    return Err(Trouble::new(Symptom::Seen, "a close, and this message at no client", brief(&message)));
                 }
                 Ok(Some(Heard::Message(message)))
             }
@@ -225,6 +225,7 @@ impl WebSocket {
             match self.hear(since, self.patience())? {
                 Heard::Pong(came) if came == payload => return Ok(()),
                 Heard::Pong(came) => {
+                    self.step(format!("read a pong: {}", brief(&came)));
                     let same = came.iter().zip(payload).take_while(|(one, other)| one == other).count();
                     let (right, expected) = payload.split_at(same);
                     let shown = difference(right, expected, &came[same..], "nothing in it");
