@@ -1,5 +1,8 @@
 //! How a WebSocket begins: as a request of HTTP, and its answer (RFC 6455, section 4).
 
+use std::fmt;
+use std::str::FromStr;
+
 use data_encoding::BASE64;
 
 use crate::frames::accept_key;
@@ -7,13 +10,39 @@ use crate::probe::{Client, Ending};
 use crate::random::Random;
 use crate::show::{brief, difference, escape};
 use crate::story::seconds;
-use crate::target::UrlPath;
 use crate::trouble::{Symptom, Trouble};
 
 /// A longer head is not read.
 const LONGEST_HEAD: usize = 16 * 1024;
 
 const MOST_FIELDS: usize = 64;
+
+/// The path of a WebSocket's address, and perhaps a query behind it (RFC 6455, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UrlPath(String);
+
+impl FromStr for UrlPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UrlPath, String> {
+        if !text.starts_with('/') {
+            return Err("a path begins with a slash, such as /chat".to_owned());
+        }
+        let wrong = text.chars().find(|character| !character.is_ascii_graphic() || *character == '#');
+        match wrong
+            .map(|wrong| (wrong, wrong.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()))
+        {
+            None => Ok(UrlPath(text.to_owned())),
+            Some((wrong, code)) => Err(format!("{wrong:?} cannot be in a path as it is; write {code}")),
+        }
+    }
+}
+
+impl fmt::Display for UrlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What a WebSocket is asked for.
 #[derive(Clone, Debug)]

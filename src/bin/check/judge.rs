@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::handshake::Resource;
+use crate::handshake::{Resource, UrlPath};
 use crate::manner::Manner;
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
 use crate::story::{self, Story, reason};
-use crate::target::{Address, UrlPath, Written};
+use crate::target::{Address, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 use crate::websocket::Voice;
 

@@ -8,9 +8,10 @@ use super::ch19_voice::{self, Talk};
 use super::{Chapter, Context, Need, Stage};
 use crate::frames::{CLOSE, CONTINUE, FIN, MOST_IN_CONTROL, PONG, TEXT};
 use crate::handshake::Resource;
+use crate::replies::shown;
 use crate::show::brief;
 use crate::trouble::{Stop, Symptom, Verdict};
-use crate::websocket::{Heard, Voice, shown};
+use crate::websocket::{Heard, Voice};
 
 const CHAPTER: Chapter = Chapter::new(19);
 

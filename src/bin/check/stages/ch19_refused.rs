@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::Context;
 use crate::frames::{self, CONTINUE, FIN, MOST_IN_CONTROL, PING, RSV1, TEXT};
+use crate::replies::{END, shown};
 use crate::show::{brief, hex};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
-use crate::websocket::{END, Heard, WebSocket, shown};
+use crate::websocket::{Heard, WebSocket};
 
 /// What is sent, made of a text and a mask; the code that fits, and the rule (sections of RFC 6455).
 struct Case {
