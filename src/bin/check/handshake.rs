@@ -1,5 +1,8 @@
 //! How a WebSocket begins: as a request of HTTP, and its answer (RFC 6455, section 4).
 
+use std::fmt;
+use std::str::FromStr;
+
 use data_encoding::BASE64;
 
 use crate::frames::accept_key;
@@ -7,13 +10,39 @@ use crate::probe::{Client, Ending};
 use crate::random::Random;
 use crate::show::{brief, difference, escape};
 use crate::story::seconds;
-use crate::target::UrlPath;
 use crate::trouble::{Symptom, Trouble};
 
 /// A longer head is not read.
 const LONGEST_HEAD: usize = 16 * 1024;
 
 const MOST_FIELDS: usize = 64;
+
+/// The path of a WebSocket's address, and perhaps a query behind it (RFC 6455, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UrlPath(String);
+
+impl FromStr for UrlPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UrlPath, String> {
+        if !text.starts_with('/') {
+            return Err("a path begins with a slash, such as /chat".to_owned());
+        }
+        let wrong = text.chars().find(|character| !character.is_ascii_graphic() || *character == '#');
+        match wrong
+            .map(|wrong| (wrong, wrong.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()))
+        {
+            None => Ok(UrlPath(text.to_owned())),
+            Some((wrong, code)) => Err(format!("{wrong:?} cannot be in a path as it is; write {code}")),
+        }
+    }
+}
+
+impl fmt::Display for UrlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What a WebSocket is asked for.
 #[derive(Clone, Debug)]
@@ -135,7 +164,7 @@ impl Client {
                 )));
             }
             self.step(format!("read {}", brief(&came)));
-            return Err(Trouble::new(symptom, HTTP, format!("{}, then {then}", escape_head(&came)))
+            return Err(Trouble::new(symptom, HTTP, format!("{}, then {then}", brief(&came)))
                 .seen(Some("The head of an answer of HTTP ends with an empty line; each line ends with \\r\\n.")));
         }
         self.parse(&came).inspect(|answer| {
@@ -151,7 +180,7 @@ impl Client {
         let parsed = response.parse(came);
         let (Ok(httparse::Status::Complete(end)), Some(status)) = (parsed, response.code) else {
             self.step(format!("read {}", brief(came)));
-            return Err(Trouble::new(Symptom::Changed, "an answer in HTTP", escape_head(came)).seen(Some(
+            return Err(Trouble::new(Symptom::Changed, "an answer in HTTP", brief(came)).seen(Some(
                 "An answer of HTTP begins with a line such as `HTTP/1.1 101 Switching Protocols`, and then has a field \
                  in each line, such as `Upgrade: websocket`.",
             )));
@@ -160,9 +189,4 @@ impl Client {
         let fields = response.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
         Ok(Answer { status, fields, rest: came[end..].to_vec() })
     }
-}
-
-/// As much as tells what it is.
-fn escape_head(bytes: &[u8]) -> String {
-    brief(&bytes[..bytes.len().min(60)])
 }

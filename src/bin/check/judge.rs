@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::handshake::Resource;
+use crate::handshake::{Resource, UrlPath};
 use crate::manner::Manner;
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
 use crate::story::{self, Story, reason};
-use crate::target::{Address, UrlPath, Written};
+use crate::target::{Address, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 use crate::websocket::Voice;
 
@@ -59,6 +59,7 @@ pub(crate) struct Judge {
     patience: Duration,
     manner: Option<Rc<Manner>>,
     answers_pieces: Option<bool>,
+    opens: bool,
     voice: Option<Voice>,
 }
 
@@ -84,6 +85,7 @@ impl Judge {
             patience,
             manner: None,
             answers_pieces: None,
+            opens: true,
             voice: None,
         }
     }
@@ -212,6 +214,7 @@ impl Judge {
             deadline: self.deadline,
             answers_pieces: self.answers_pieces,
             resource: self.resource.as_ref(),
+            opens: self.opens,
             voice: self.voice.clone(),
             story: Rc::clone(&story),
         };
@@ -222,6 +225,7 @@ impl Judge {
         let verdict = (stage.run)(&mut context);
         let manner = context.manner.take();
         self.answers_pieces = context.answers_pieces;
+        self.opens = context.opens;
         self.voice = context.voice.take();
         if stage.name == "greeting" {
             self.manner = manner;

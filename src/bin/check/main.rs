@@ -16,6 +16,7 @@ mod matcher;
 mod peer;
 mod probe;
 mod random;
+mod replies;
 mod report;
 mod show;
 mod spawned;
@@ -31,9 +32,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser};
 
+use handshake::UrlPath;
 use judge::{Judge, Target};
 use stages::{Chapter, Need, Stage};
-use target::{UrlPath, Written};
+use target::Written;
 
 /// Judges any server, in any language, stage by stage, and explains what went wrong.
 ///

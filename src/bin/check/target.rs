@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::handshake::UrlPath;
 use crate::peer::Peer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -39,30 +40,6 @@ pub(crate) enum Written {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
     WebSocket { host: String, port: u16, path: UrlPath },
-}
-
-/// What a WebSocket is asked for: the path of its address, and perhaps a query behind it (RFC 6455, section 3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UrlPath(String);
-
-impl std::str::FromStr for UrlPath {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<UrlPath, String> {
-        if !text.starts_with('/') {
-            return Err("a path begins with a slash, such as /chat".to_owned());
-        }
-        match text.chars().find(|character| !character.is_ascii_graphic() || *character == '#') {
-            None => Ok(UrlPath(text.to_owned())),
-            Some(wrong) => Err(format!("{wrong:?} cannot be in a path as it is; write it as %20 for a space")),
-        }
-    }
-}
-
-impl fmt::Display for UrlPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl std::str::FromStr for Written {

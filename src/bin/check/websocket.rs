@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::frames::{self, BINARY, CLOSE, CONTINUE, FIN, Frame, PING, PONG, TEXT};
+use crate::frames::{self, CLOSE, CONTINUE, FIN, Frame, PING, PONG, TEXT};
 use crate::handshake::{self, Resource};
 use crate::manner::find;
 use crate::probe::{Came, Client};
 use crate::random::Random;
-use crate::show::{brief, difference};
+use crate::show::{brief, hex};
 use crate::story::seconds;
 use crate::trouble::{Symptom, Trouble};
-
-pub(crate) const END: &str = "the end of the connection (read returns 0)";
 
 /// Who hears what a client says: that is for the server to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub(crate) enum Heard {
 /// A connection that has become a WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
-    client: Client,
+    pub(crate) client: Client,
     random: Random,
     buffer: Vec<u8>,
     /// A message of which not all has come.
@@ -135,174 +133,77 @@ impl WebSocket {
     }
 
     fn broken(&self, rule: &str) -> Trouble {
-        self.step(format!("read {}", brief(&self.buffer)));
-        Trouble::new(Symptom::Changed, "a frame as a server may send it", brief(&self.buffer)).seen(Some(rule))
+        self.step(format!("read {}", hex(&self.buffer)));
+        Trouble::new(Symptom::Changed, "a frame as a server may send it", hex(&self.buffer)).seen(Some(rule))
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Heard>, Trouble> {
-        let Frame { is_last, opcode, payload } = frame;
-        let rule = |what: &str, rule: &str, received: &[u8]| {
-            Trouble::new(Symptom::Changed, what, brief(received)).seen(Some(rule))
-        };
-        match (opcode, self.begun.take()) {
-            (PING, begun) => {
-                self.begun = begun;
-                // Whoever is gone needs none; that it is gone is read.
+        match frame.opcode {
+            PING => {
+                // Whoever is gone needs no answer; that it is gone is read.
                 let mask = self.mask();
-                let _ = self.client.send_for(&frames::masked(FIN | PONG, &payload, mask), Duration::from_millis(100));
+                let pong = frames::masked(FIN | PONG, &frame.payload, mask);
+                let _ = self.client.send_for(&pong, Duration::from_millis(100));
                 Ok(None)
             }
-            (PONG, begun) => {
-                self.begun = begun;
-                Ok(Some(Heard::Pong(payload)))
-            }
-            (CLOSE, _) => match payload[..] {
-                [] => Ok(Some(Heard::Close(None))),
-                [high, low, ref reason @ ..] if std::str::from_utf8(reason).is_ok() => {
-                    let code = u16::from_be_bytes([high, low]);
-                    if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-                        return Ok(Some(Heard::Close(Some(code))));
-                    }
-                    const SENT: &str = "1005, 1006 and 1015 only stand for what was not sent, and others mean nothing.";
-                    Err(Trouble::new(Symptom::Changed, "a close with a code that may be sent", code.to_string())
-                        .seen(Some(SENT)))
-                }
-                _ => Err(rule(
-                    "a close with a code, or without",
-                    "In a close is nothing; or a code of two bytes and, behind it, a reason in UTF-8.",
-                    &payload,
-                )),
-            },
-            (CONTINUE, None) => Err(rule(
-                "the beginning of a message",
-                "A frame with opcode 0 goes on with a message that has begun before.",
-                &payload,
-            )),
-            (TEXT | BINARY, Some(_)) => Err(rule(
-                "the rest of the message",
-                "A message has begun and is not complete: its next frame has opcode 0.",
-                &payload,
-            )),
-            (_, begun) => {
-                let (kind, mut message) = begun.unwrap_or((opcode, Vec::new()));
-                message.extend_from_slice(&payload);
-                if !is_last {
-                    self.begun = Some((kind, message));
-                    return Ok(None);
-                }
-                if kind == TEXT && std::str::from_utf8(&message).is_err() {
-                    return Err(Trouble::new(Symptom::Changed, "a text in UTF-8", brief(&message)).seen(Some(
-                        "A message that says it is text is valid UTF-8, from its first byte to its last.",
-                    )));
-                }
-                if self.unwanted.as_ref().is_some_and(|unwanted| find(&message, unwanted).is_some()) {
-                    self.step(format!("read {}", brief(&message)));
-                    return Err(Trouble::new(Symptom::Seen, "a close, and nobody to hear of it", brief(&message)));
-                }
-                Ok(Some(Heard::Message(message)))
-            }
+            PONG => Ok(Some(Heard::Pong(frame.payload))),
+            CLOSE => close(&frame.payload).map(|code| Some(Heard::Close(code))),
+            _ => self.take_part(frame),
         }
     }
 
-    /// Sends a ping, and reads on to its pong.
-    pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Trouble> {
-        self.step(format!("sent a ping: {}", brief(payload)));
-        self.send(FIN | PING, payload)?;
-        self.expect_pong(payload)?;
-        self.client.story.add_to_last(", and read its pong");
-        Ok(())
-    }
-
-    fn expect_pong(&mut self, payload: &[u8]) -> Result<(), Trouble> {
-        let since = Instant::now();
-        loop {
-            match self.hear(since, self.patience())? {
-                Heard::Pong(came) if came == payload => return Ok(()),
-                Heard::Pong(came) => {
-                    let same = came.iter().zip(payload).take_while(|(one, other)| one == other).count();
-                    let (right, expected) = payload.split_at(same);
-                    let shown = difference(right, expected, &came[same..], "nothing in it");
-                    return Err(Trouble::differs(Symptom::Changed, shown)
-                        .seen(Some("A pong has what the ping had in it, byte for byte, and nothing else.")));
-                }
-                Heard::Message(_) if !self.client.story.left(since, self.patience()).is_zero() => {}
-                other => return Err(self.instead(&other, "a pong")),
+    /// A message, or a fragment of one.
+    fn take_part(&mut self, frame: Frame) -> Result<Option<Heard>, Trouble> {
+        let (kind, mut message) = match (frame.opcode, self.begun.take()) {
+            (CONTINUE, Some(begun)) => begun,
+            (CONTINUE, None) => {
+                let rule = "A frame with opcode 0 goes on with a message that has begun before.";
+                return Err(against(rule, "the beginning of a message", &frame.payload));
             }
-        }
-    }
-
-    /// Reads on to the server's close, which has this code, and behind it to the end.
-    pub(crate) fn expect_close(&mut self, code: Option<u16>) -> Result<(), Trouble> {
-        let since = Instant::now();
-        loop {
-            match self.hear(since, self.patience())? {
-                Heard::Close(came) if came == code || code.is_none() && came == Some(1000) => break,
-                Heard::Close(came) => {
-                    return Err(Trouble::new(Symptom::Changed, shown(code), shown(came))
-                        .seen(Some("A close is answered with a close that has the same code.")));
-                }
-                Heard::Message(_) | Heard::Pong(_) if !self.client.story.left(since, self.patience()).is_zero() => {}
-                other => return Err(self.instead(&other, &shown(code))),
+            (_, Some(_)) => {
+                let rule = "A message has begun and is not complete: its next frame has opcode 0.";
+                return Err(against(rule, "the rest of the message", &frame.payload));
             }
-        }
-        self.client.story.add_to_last(", and read a close");
-        self.expect_end()
-    }
-
-    /// Nothing comes any more but the end.
-    fn expect_end(&mut self) -> Result<(), Trouble> {
-        match self.hear(Instant::now(), self.patience())? {
-            Heard::End => Ok(()),
-            Heard::Nothing => Err(self.still_open("nothing", END)),
-            Heard::Message(message) => {
-                Err(Trouble::new(Symptom::Extra, END, brief(&message))
-                    .seen(Some("Behind a close nothing more is said.")))
-            }
-            other => Err(self.instead(&other, END)),
-        }
-    }
-
-    /// After the client's own end, without a close. A close may come all the same, and what was under way.
-    pub(crate) fn expect_to_be_let_go(&mut self) -> Result<(), Trouble> {
-        let since = Instant::now();
-        loop {
-            match self.hear(since, self.patience())? {
-                Heard::End | Heard::Reset => return Ok(()),
-                Heard::Nothing => return Err(self.still_open("nothing", END)),
-                _ if self.client.story.left(since, self.patience()).is_zero() => {
-                    return Err(self.still_open("no end", END));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What was waited for, and did not come.
-    pub(crate) fn still_open(&self, came: &str, expected: &str) -> Trouble {
-        self.step("waited for the server to end the connection");
-        let came = format!("{came} for {}: the connection is still open", seconds(self.patience()));
-        Trouble::new(Symptom::NotEnded, expected, came)
-    }
-
-    /// Something else came than what was waited for.
-    pub(crate) fn instead(&self, heard: &Heard, expected: &str) -> Trouble {
-        let waited = format!("nothing for {}", seconds(self.patience()));
-        let (symptom, received) = match heard {
-            Heard::Message(message) => (Symptom::Flood, format!("messages without end, such as {}", brief(message))),
-            Heard::Pong(payload) => (Symptom::Extra, format!("a pong: {}", brief(payload))),
-            Heard::Close(code) => (Symptom::Ended, shown(*code)),
-            Heard::End => (Symptom::Ended, "the end of the connection".to_owned()),
-            Heard::Reset => (Symptom::Reset, "a reset".to_owned()),
-            Heard::Nothing => (Symptom::Silent, waited),
+            (kind, None) => (kind, Vec::new()),
         };
-        self.step(format!("waited for {expected}, and read {received}"));
-        Trouble::new(symptom, expected, received)
+        message.extend_from_slice(&frame.payload);
+        if message.len() > frames::MOST {
+            let rule = "A message in fragments ends with a frame that has FIN.";
+            return Err(against(rule, "the end of the message", &message));
+        }
+        if !frame.is_last {
+            self.begun = Some((kind, message));
+            return Ok(None);
+        }
+        if kind == TEXT && std::str::from_utf8(&message).is_err() {
+            let rule = "A message that says it is text is valid UTF-8, from its first byte to its last.";
+            return Err(against(rule, "a text in UTF-8", &message));
+        }
+        if self.unwanted.as_ref().is_some_and(|unwanted| find(&message, unwanted).is_some()) {
+            self.step(format!("read {}", brief(&message)));
+            return Err(Trouble::new(Symptom::Seen, "a close, and this message at no client", brief(&message)));
+        }
+        Ok(Some(Heard::Message(message)))
     }
 }
 
-/// A close with its code, as it is told.
-pub(crate) fn shown(code: Option<u16>) -> String {
-    code.map_or("a close without a code".to_owned(), |code| format!("a close with {code}"))
+/// What the server sent is against a rule.
+fn against(rule: &str, expected: &str, received: &[u8]) -> Trouble {
+    Trouble::new(Symptom::Changed, expected, brief(received)).seen(Some(rule))
+}
+
+/// The code of a close, if it has one (RFC 6455, section 7.4).
+fn close(payload: &[u8]) -> Result<Option<u16>, Trouble> {
+    const IN_IT: &str = "In a close is nothing; or a code of two bytes and, behind it, a reason in UTF-8.";
+    const CODES: &str = "1005, 1006 and 1015 only stand for what was not sent, and others mean nothing.";
+    match *payload {
+        [] => Ok(None),
+        [high, low, ref reason @ ..] if std::str::from_utf8(reason).is_ok() => match u16::from_be_bytes([high, low]) {
+            code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Ok(Some(code)),
+            code => Err(against(CODES, "a close with a code that may be sent", code.to_string().as_bytes())),
+        },
+        _ => Err(against(IN_IT, "a close with a code, or without", payload)),
+    }
 }
 
 fn not_101(status: u16, resource: &Resource) -> Trouble {

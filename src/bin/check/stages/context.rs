@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) answers_pieces: Option<bool>,
     /// What is asked for, where that is a WebSocket.
     pub(crate) resource: Option<&'a Resource>,
+    /// Whether a handshake is answered, as far as is known.
+    pub(crate) opens: bool,
     /// Who hears what is said in a WebSocket, once that is known.
     pub(crate) voice: Option<Voice>,
     pub(crate) story: Rc<Story>,

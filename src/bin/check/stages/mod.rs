@@ -11,6 +11,7 @@ mod ch11;
 mod ch12;
 mod ch15;
 mod ch19;
+mod ch19_handshake;
 mod ch19_refused;
 mod ch19_voice;
 mod context;
@@ -90,6 +91,8 @@ pub(crate) enum Need {
     Path,
     /// A WebSocket: its messages are frames, not lines.
     WebSocket,
+    /// One that has answered a handshake, unless none was asked for.
+    Handshake,
 }
 
 /// A cause that is likely when the failure looks like this.
@@ -198,6 +201,9 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
         Need::Tcp if matches!(context.address, Address::Unix(_)) => Some("a Unix socket has no reset".to_owned()),
         Need::Path if !matches!(context.address, Address::Unix(_)) => {
             Some("needs a server on a path, unix:PATH".to_owned())
+        }
+        Need::Handshake if !context.opens => {
+            Some("cannot be judged before a handshake is answered with 101".to_owned())
         }
         Need::Answers if context.manner.is_none() => Some("cannot be judged before a greeting is answered".to_owned()),
         _ => None,
