@@ -47,12 +47,12 @@ fn judge(step: u32, words: &str, stages: &[String], flags: &[&str]) -> Vec<(Stri
     stages.map(|stage| (text(stage, "name"), text(stage, "outcome"))).collect()
 }
 
-/// All stages for a server on a port, in their order.
+/// All stages for a server of lines on a port, in their order.
 fn stages() -> Vec<String> {
-    let (_, list, _) = run(Command::new(env!("CARGO_BIN_EXE_check")).arg("--list"), b"");
+    let (_, list, _) = run(Command::new(env!("CARGO_BIN_EXE_check")).args(["--list", "--until", "ch12"]), b"");
     let indented = list.lines().filter_map(|line| line.strip_prefix("  "));
     let names = indented.map(|line| line.split_whitespace().next().unwrap().to_owned());
-    names.filter(|name| !name.starts_with("path-")).collect()
+    names.collect()
 }
 
 #[test]
