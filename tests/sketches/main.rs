@@ -19,6 +19,7 @@ mod own_handlers;
 mod raise_the_limit;
 mod shared_receiver;
 mod time_wait;
+mod two_writers;
 mod what_they_return;
 mod which_number;
 mod woken_read;
