@@ -3,13 +3,15 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::handshake::Resource;
 use crate::manner::Manner;
 use crate::random::Random;
 use crate::spawned::Spawned;
 use crate::stages::{self, Context, Need, Stage};
 use crate::story::{self, Story, reason};
-use crate::target::{Address, Written};
+use crate::target::{Address, UrlPath, Written};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
+use crate::websocket::Voice;
 
 /// No stage takes longer, apart from what its deadlines make it wait.
 const STAGE: Duration = Duration::from_secs(10);
@@ -23,7 +25,7 @@ const TRIES: usize = 3;
 /// What is to be judged.
 pub(crate) enum Target {
     Running(Written),
-    Command { words: Vec<String>, port: Option<u16> },
+    Command { words: Vec<String>, port: Option<u16>, path: Option<UrlPath> },
 }
 
 /// How a stage ended.
@@ -44,6 +46,8 @@ pub(crate) struct Judge {
     target: Target,
     server: Option<Spawned>,
     address: Option<Address>,
+    /// What is asked for at that address, if that is a WebSocket.
+    resource: Option<Resource>,
     /// Why the server could not be started again.
     lost: Option<String>,
     /// The next stage needs another server.
@@ -55,6 +59,8 @@ pub(crate) struct Judge {
     patience: Duration,
     manner: Option<Rc<Manner>>,
     answers_pieces: Option<bool>,
+    opens: bool,
+    voice: Option<Voice>,
 }
 
 impl Judge {
@@ -69,6 +75,7 @@ impl Judge {
             target,
             server: None,
             address: None,
+            resource: None,
             lost: None,
             is_stale: false,
             told_lost: false,
@@ -78,6 +85,8 @@ impl Judge {
             patience,
             manner: None,
             answers_pieces: None,
+            opens: true,
+            voice: None,
         }
     }
 
@@ -86,30 +95,43 @@ impl Judge {
     /// # Errors
     /// In one line, why there is nothing to judge.
     pub(crate) fn start(&mut self) -> Result<(), String> {
-        let (server, address) = match &self.target {
+        let (server, address, resource) = match &self.target {
             Target::Running(written) => {
                 let address = written.find_listener(self.patience);
                 let address = address.map_err(|error| format!("cannot connect to {written}: {}", reason(&error)))?;
-                (None, address)
+                let resource = match written {
+                    Written::WebSocket { path, .. } => Some(Resource { host: written.authority(), path: path.clone() }),
+                    _ => None,
+                };
+                (None, address, resource)
             }
-            Target::Command { words, port } => {
+            Target::Command { words, port, path } => {
                 let (server, address) = Spawned::start(words, *port, story::long(self.patience))?;
-                (Some(server), address)
+                if path.is_some() && matches!(address, Address::Unix(_)) {
+                    return Err(format!("--path is for a WebSocket at HOST:PORT; the server listens on {address}"));
+                }
+                let resource = path.clone().map(|path| Resource { host: address.to_string(), path });
+                (Some(server), address, resource)
             }
         };
         self.server = server;
+        self.resource = resource;
         self.address = Some(address);
         Ok(())
     }
 
     pub(crate) fn address(&self) -> String {
-        self.address.as_ref().map_or_else(String::new, ToString::to_string)
+        match (&self.resource, &self.address) {
+            (Some(resource), _) => format!("ws://{}{}", resource.host, resource.path),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => String::new(),
+        }
     }
 
     /// Runs the stages in turn, and tells how each ended as soon as it has.
     pub(crate) fn run(&mut self, stages: &[&'static Stage], tell: &mut dyn FnMut(Judged)) {
         let began = Instant::now();
-        let looks_first = stages.iter().any(|stage| stage.needs.contains(&Need::Answers));
+        let looks_first = self.resource.is_none() && stages.iter().any(|stage| stage.needs.contains(&Need::Answers));
         let greeting = stages::all().find(|stage| stage.name == "greeting");
         if let Some(greeting) =
             greeting.filter(|greeting| looks_first && !stages.iter().any(|one| one.name == greeting.name))
@@ -191,6 +213,9 @@ impl Judge {
             limit: self.limit,
             deadline: self.deadline,
             answers_pieces: self.answers_pieces,
+            resource: self.resource.as_ref(),
+            opens: self.opens,
+            voice: self.voice.clone(),
             story: Rc::clone(&story),
         };
         if let Some(why) = stages::missing(stage, &context) {
@@ -200,6 +225,8 @@ impl Judge {
         let verdict = (stage.run)(&mut context);
         let manner = context.manner.take();
         self.answers_pieces = context.answers_pieces;
+        self.opens = context.opens;
+        self.voice = context.voice.take();
         if stage.name == "greeting" {
             self.manner = manner;
         }

@@ -6,6 +6,8 @@
 mod diagnose;
 mod ear;
 mod exchange;
+mod frames;
+mod handshake;
 mod judge;
 mod kernel;
 mod manner;
@@ -21,6 +23,7 @@ mod stages;
 mod story;
 mod target;
 mod trouble;
+mod websocket;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,17 +32,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{CommandFactory, Parser};
 
 use judge::{Judge, Target};
-use stages::{Chapter, Stage};
-use target::Written;
+use stages::{Chapter, Need, Stage};
+use target::{UrlPath, Written};
 
 /// Judges any server, in any language, stage by stage, and explains what went wrong.
 ///
 /// The server answers each line with that line; a constant text may stand in front of it. Either it runs
-/// already (--addr), or check starts it, may signal it, and ends it (--spawn): that allows more stages.
+/// already (--addr), or check starts it, may signal it, and ends it (--spawn): that allows more stages. A server
+/// of WebSocket is asked for that instead: what comes back to whom is for it to choose.
 #[derive(Parser)]
 #[command(name = "check", version, after_help = AFTER_HELP)]
 struct Options {
-    /// The server that runs already: HOST:PORT or unix:PATH
+    /// The server that runs already: HOST:PORT, unix:PATH, or its WebSocket at ws://HOST:PORT/PATH
     #[arg(long, value_name = "ADDR", conflicts_with = "spawn")]
     addr: Option<Written>,
 
@@ -50,6 +54,10 @@ struct Options {
     /// With --spawn: the port that the command listens on, if it does not print it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+
+    /// With --spawn: judge its WebSocket, which it has at this path, such as /chat
+    #[arg(long, value_name = "PATH", value_parser = url_path)]
+    path: Option<UrlPath>,
 
     /// Only the stages up to this chapter, such as ch07 or ch07_pool
     #[arg(long, value_name = "CHAPTER", value_parser = chapter)]
@@ -91,11 +99,17 @@ Durations have a unit: 500ms, 1s.
   check --spawn 'python3 server.py 127.0.0.1:0'
   check --spawn 'node server.js' --port 8080 --until ch05
   check --spawn './server --limit 8 --deadline 1s' --limit 8 --deadline 1s
+  check --addr ws://127.0.0.1:8081/chat
+  check --spawn 'node chat.js' --port 8080 --path /chat
 
 Exit status: 0 no stage failed; 1 some did; 2 wrong usage, or nothing to connect to.";
 
 fn chapter(name: &str) -> Result<Chapter, String> {
     Chapter::named(name).ok_or_else(|| "not a chapter; write ch04, or ch04_reply (--list shows them)".to_owned())
+}
+
+fn url_path(text: &str) -> Result<UrlPath, String> {
+    text.parse()
 }
 
 fn stage_name(name: &str) -> Result<String, String> {
@@ -145,7 +159,9 @@ fn one_line(explanation: &str) -> String {
 }
 
 fn run(options: &Options) -> Result<ExitCode, String> {
+    let is_websocket = options.is_websocket();
     let stages: Vec<&'static Stage> = stages::all()
+        .filter(|stage| stage.needs.contains(&Need::WebSocket) || !is_websocket || !options.stage.is_empty())
         .filter(|stage| options.until.is_none_or(|until| stage.chapter <= until))
         .filter(|stage| options.stage.is_empty() || options.stage.iter().any(|name| name == stage.name))
         .collect();
@@ -181,10 +197,17 @@ fn new_seed() -> u64 {
 }
 
 impl Options {
+    fn is_websocket(&self) -> bool {
+        self.path.is_some() || matches!(self.addr, Some(Written::WebSocket { .. }))
+    }
+
     fn target(&self) -> Result<Target, String> {
         if let Some(address) = &self.addr {
             if self.port.is_some() {
                 return Err("--port is for a server that check starts, with --spawn".to_owned());
+            }
+            if self.path.is_some() {
+                return Err("--path goes with --spawn; with --addr, write ws://HOST:PORT/PATH".to_owned());
             }
             return Ok(Target::Running(address.clone()));
         }
@@ -196,7 +219,7 @@ impl Options {
         if words.is_empty() {
             return Err("the command to --spawn is empty".to_owned());
         }
-        Ok(Target::Command { words, port: self.port })
+        Ok(Target::Command { words, port: self.port, path: self.path.clone() })
     }
 
     /// The command that repeats a stage with what was sent this time.
@@ -211,6 +234,7 @@ impl Options {
         add("--addr", self.addr.as_ref().map(ToString::to_string));
         add("--spawn", self.spawn.clone());
         add("--port", self.port.map(|port| port.to_string()));
+        add("--path", self.path.as_ref().map(ToString::to_string));
         add("--limit", self.limit.map(|limit| limit.to_string()));
         add("--deadline", self.deadline.map(|deadline| humantime::format_duration(deadline).to_string()));
         add("--seed", Some(seed.to_string()));

@@ -30,6 +30,11 @@ impl Random {
         number ^ (number >> 31)
     }
 
+    /// Numbers for someone else, who may take more or fewer of them without changing ours.
+    pub(crate) fn split(&mut self) -> Random {
+        Random(self.next())
+    }
+
     /// From `least` up to, but without, `end`.
     pub(crate) fn between(&mut self, least: usize, end: usize) -> usize {
         least + (self.next() % (end - least) as u64) as usize

@@ -120,6 +120,9 @@ impl Spawned {
                 let written: Written = text
                     .parse()
                     .map_err(|error| format!("it printed \"listening on {}\": {error}", escape(text.as_bytes())))?;
+                if matches!(written, Written::WebSocket { .. }) {
+                    return Err(format!("it printed \"listening on {written}\"; print HOST:PORT, and say --path PATH"));
+                }
                 return written
                     .believe(silence)
                     .map_err(|error| format!("it printed \"listening on {written}\", but there: {error}"));

@@ -33,53 +33,120 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address as it is written: `HOST:PORT` or `unix:PATH`.
+/// An address as it is written: `HOST:PORT`, `unix:PATH` or `ws://HOST:PORT/PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
+    WebSocket { host: String, port: u16, path: UrlPath },
+}
+
+/// What a WebSocket is asked for: the path of its address, and perhaps a query behind it (RFC 6455, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UrlPath(String);
+
+impl std::str::FromStr for UrlPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UrlPath, String> {
+        if !text.starts_with('/') {
+            return Err("a path begins with a slash, such as /chat".to_owned());
+        }
+        let wrong = text.chars().find(|character| !character.is_ascii_graphic() || *character == '#');
+        match wrong
+            .map(|wrong| (wrong, wrong.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()))
+        {
+            None => Ok(UrlPath(text.to_owned())),
+            Some((wrong, code)) => Err(format!("{wrong:?} cannot be in a path as it is; write {code}")),
+        }
+    }
+}
+
+impl fmt::Display for UrlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl std::str::FromStr for Written {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Written, String> {
-        const RIGHT: &str = "write HOST:PORT, such as 127.0.0.1:8080, or unix:PATH";
+        if let Some(rest) = text.strip_prefix("ws://") {
+            return websocket(rest);
+        }
+        if text.starts_with("wss://") {
+            return Err("check does not speak TLS; judge the server without it, at ws://HOST:PORT/PATH".to_owned());
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             if path.is_empty() {
                 return Err(format!("the path is missing; {RIGHT}"));
             }
             return Ok(Written::Unix(path.into()));
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("the port is missing; {RIGHT}"))?;
-        if host.is_empty() || host.contains('/') {
-            return Err(format!("not an address; {RIGHT}"));
-        }
-        let port = port.parse().map_err(|_| format!("{port:?} is not a port; {RIGHT}"))?;
-        if port == 0 {
-            return Err("port 0 is for listening; use the port that the server shows".to_owned());
-        }
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Ok(Written::Tcp { host: host.to_owned(), port })
+        let (host, port) = host_and_port(text)?;
+        Ok(Written::Tcp { host, port })
     }
+}
+
+const RIGHT: &str = "write HOST:PORT, such as 127.0.0.1:8080, or unix:PATH, or ws://HOST:PORT/PATH";
+
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("the port is missing; {RIGHT}"))?;
+    if host.is_empty() || host.contains(['/', '@']) {
+        return Err(format!("not an address; {RIGHT}"));
+    }
+    let port = port.parse().map_err(|_| format!("{port:?} is not a port; {RIGHT}"))?;
+    if port == 0 {
+        return Err("port 0 is for listening; use the port that the server shows".to_owned());
+    }
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((host.to_owned(), port))
+}
+
+/// What stands behind `ws://`. Without a path, it is the root.
+fn websocket(text: &str) -> Result<Written, String> {
+    let (place, path) = text.split_at(text.find(['/', '?', '#']).unwrap_or(text.len()));
+    let (host, port) = host_and_port(place)?;
+    let path = if path.is_empty() { "/" } else { path };
+    Ok(Written::WebSocket { host, port, path: path.parse()? })
 }
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Written::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Written::Tcp { host, port } => write!(f, "{host}:{port}"),
             Written::Unix(path) => write!(f, "unix:{}", path.display()),
+            Written::WebSocket { path, .. } => write!(f, "ws://{}{path}", self.authority()),
+            Written::Tcp { .. } => f.write_str(&self.authority()),
         }
     }
 }
 
 impl Written {
+    /// Host and port, as a request's `Host` has them; nothing on a path.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Written::Unix(_) => String::new(),
+            Written::Tcp { host, port } | Written::WebSocket { host, port, .. } if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
+            Written::Tcp { host, port } | Written::WebSocket { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+
+    /// What everybody may ask: a server that cannot bear a client without a word shall not meet one before its stage.
+    fn first_words(&self) -> String {
+        match self {
+            Written::WebSocket { path, .. } => format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority()),
+            _ => "?\n".to_owned(),
+        }
+    }
+
     /// Every address that it stands for. One that means "all of this machine" is replaced by this machine's own.
     fn addresses(&self) -> io::Result<Vec<Address>> {
         let (host, port) = match self {
             Written::Unix(path) => return Ok(vec![Address::Unix(path.clone())]),
-            Written::Tcp { host, port } => (host.clone(), *port),
+            Written::Tcp { host, port } | Written::WebSocket { host, port, .. } => (host.clone(), *port),
         };
         // The look-up is the system's, and knows no deadline: so it has a thread, which may be left behind.
         let (sender, receiver) = mpsc::channel();
@@ -105,7 +172,7 @@ impl Written {
         for address in self.addresses()? {
             match Stream::connect(&address, patience, None) {
                 Ok(stream) => {
-                    stream.knock();
+                    stream.knock(&self.first_words());
                     return Ok(address);
                 }
                 Err(error) => failure = error,
@@ -173,11 +240,10 @@ impl Stream {
         }
     }
 
-    /// Says a line, and waits a moment for any answer: a server that cannot bear a client without a word shall not
-    /// meet one before its stage.
-    fn knock(&self) {
+    /// Says something, and waits a moment for any answer.
+    fn knock(&self, words: &str) {
         let mut stream = self;
-        if stream.write_all(b"?\n").is_ok() {
+        if stream.write_all(words.as_bytes()).is_ok() {
             let mut watched = [PollFd::new(self, PollFlags::IN)];
             let _ = poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 200_000_000 }));
             let _ = stream.read(&mut [0; 4096]);

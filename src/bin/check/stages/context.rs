@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::exchange::Kind;
+use crate::handshake::Resource;
 use crate::manner::{Manner, find};
 use crate::probe::Client;
 use crate::random::Random;
@@ -11,6 +12,7 @@ use crate::spawned::Spawned;
 use crate::story::Story;
 use crate::target::Address;
 use crate::trouble::{Symptom, Trouble};
+use crate::websocket::{Voice, WebSocket};
 
 /// How long the answer to a piece may take.
 const PIECE: Duration = Duration::from_millis(300);
@@ -29,6 +31,12 @@ pub(crate) struct Context<'a> {
     pub(crate) deadline: Option<Duration>,
     /// Whether part of a line is answered, once that is known.
     pub(crate) answers_pieces: Option<bool>,
+    /// What is asked for, where that is a WebSocket.
+    pub(crate) resource: Option<&'a Resource>,
+    /// Whether a handshake is answered, as far as is known.
+    pub(crate) opens: bool,
+    /// Who hears what is said in a WebSocket, once that is known.
+    pub(crate) voice: Option<Voice>,
     pub(crate) story: Rc<Story>,
 }
 
@@ -46,6 +54,13 @@ impl Context<'_> {
     pub(crate) fn connect(&self, name: Option<&str>, window: Option<usize>) -> Result<Client, Trouble> {
         let manner = self.manner.clone().unwrap_or_default();
         Client::connect(self.address, name, window, &self.story, &manner)
+    }
+
+    /// A client that has become one of WebSocket.
+    pub(crate) fn websocket(&mut self, name: &str) -> Result<WebSocket, Trouble> {
+        let resource = self.resource.expect("a stage that needs a WebSocket runs only with one");
+        let random = self.random.split();
+        WebSocket::open(self.client(name)?, resource, random)
     }
 
     /// A line of Korean, with its newline.

@@ -10,6 +10,10 @@ mod ch10;
 mod ch11;
 mod ch12;
 mod ch15;
+mod ch19;
+mod ch19_handshake;
+mod ch19_refused;
+mod ch19_voice;
 mod context;
 mod greeting;
 
@@ -85,6 +89,10 @@ pub(crate) enum Need {
     Tcp,
     /// A Unix socket: only there is a file.
     Path,
+    /// A WebSocket: its messages are frames, not lines.
+    WebSocket,
+    /// One that has answered a handshake, unless none was asked for.
+    Handshake,
 }
 
 /// A cause that is likely when the failure looks like this.
@@ -169,7 +177,13 @@ fn general_hint(symptom: Symptom) -> &'static str {
 
 /// Why a stage cannot run with these options; `None` when it can.
 pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
+    if context.resource.is_some() && !stage.needs.contains(&Need::WebSocket) {
+        return Some("a server of WebSocket is not asked for lines".to_owned());
+    }
     stage.needs.iter().find_map(|need| match need {
+        Need::WebSocket if context.resource.is_none() => {
+            Some("needs a server of WebSocket, ws://HOST:PORT/PATH".to_owned())
+        }
         Need::Limit if context.limit.is_none() => {
             Some("needs --limit N, the number of clients that it takes".to_owned())
         }
@@ -188,6 +202,9 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
         Need::Path if !matches!(context.address, Address::Unix(_)) => {
             Some("needs a server on a path, unix:PATH".to_owned())
         }
+        Need::Handshake if !context.opens => {
+            Some("cannot be judged before a handshake is answered with 101".to_owned())
+        }
         Need::Answers if context.manner.is_none() => Some("cannot be judged before a greeting is answered".to_owned()),
         _ => None,
     })
@@ -196,7 +213,7 @@ pub(crate) fn missing(stage: &Stage, context: &Context<'_>) -> Option<String> {
 /// In the order of the book.
 pub(crate) fn all() -> impl Iterator<Item = &'static Stage> {
     let chapters = [ch04::STAGES, ch05::STAGES, ch06::STAGES, ch07::STAGES, ch08::STAGES, ch10::STAGES, ch11::STAGES];
-    chapters.into_iter().chain([ch12::STAGES, ch15::STAGES]).flatten()
+    chapters.into_iter().chain([ch12::STAGES, ch15::STAGES, ch19::STAGES]).flatten()
 }
 
 /// Stops a stage for a reason that it saw itself.
