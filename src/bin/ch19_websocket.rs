@@ -71,7 +71,7 @@ fn handshake(head: &Head) -> Result<String, Refusal> {
     ))
 }
 
-/// What goes over the connection after that, in both directions.
+/// What goes over the connection after that, in both directions. Those of a client are masked, the others not.
 struct Frame {
     is_last: bool,
     opcode: u8,
@@ -95,6 +95,8 @@ enum End {
     Lost(io::Error),
 }
 
+const TOO_LONG: End = End::Wrong(1009, "too long: a text may have at most 65536 bytes");
+
 impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
         End::Lost(error)
@@ -102,35 +104,36 @@ impl From<io::Error> for End {
 }
 
 // ANCHOR: read_frame
-/// Reads a frame. Those of a client are masked, those of a server are not.
+/// Reads a frame.
 fn read_frame(from: &mut impl Read, is_from_client: bool) -> Result<Frame, End> {
     let [first, second] = read_bytes(from)?;
-    let (is_last, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
-    let (is_masked, length) = (second & 0x80 != 0, second & 0x7f);
-    if reserved != 0 {
+    let length = match second & 0x7f {
+        126 => u16::from_be_bytes(read_bytes(from)?).into(),
+        127 => u64::from_be_bytes(read_bytes(from)?),
+        short => short.into(),
+    };
+    let mask = if second & 0x80 != 0 { Some(read_bytes(from)?) } else { None };
+    check(first, length, mask.is_some(), is_from_client)?;
+    let mut payload = vec![0; length as usize];
+    from.read_exact(&mut payload)?;
+    apply(mask, &mut payload);
+    Ok(Frame { is_last: first & 0x80 != 0, opcode: first & 0x0f, mask, payload })
+}
+// ANCHOR_END: read_frame
+
+/// Before a byte of the payload is read, or memory reserved for it.
+fn check(first: u8, length: u64, is_masked: bool, is_from_client: bool) -> Result<(), End> {
+    if first & 0x70 != 0 {
         return Err(End::Wrong(1002, "a reserved bit is set"));
     }
     if is_masked != is_from_client {
         return Err(End::Wrong(1002, if is_from_client { "not masked" } else { "masked" }));
     }
-    if opcode >= CLOSE && (!is_last || length > 125) {
+    if first & 0x0f >= CLOSE && (first & 0x80 == 0 || length > 125) {
         return Err(End::Wrong(1002, "a control frame is whole, and short"));
     }
-    let length = match length {
-        126 => u16::from_be_bytes(read_bytes(from)?).into(),
-        127 => u64::from_be_bytes(read_bytes(from)?),
-        short => short.into(),
-    };
-    if length > MOST as u64 {
-        return Err(End::Wrong(1009, "too long: a text may have at most 65536 bytes"));
-    }
-    let mask = if is_masked { Some(read_bytes(from)?) } else { None };
-    let mut payload = vec![0; length as usize];
-    from.read_exact(&mut payload)?;
-    apply(mask, &mut payload);
-    Ok(Frame { is_last, opcode, mask, payload })
+    if length > MOST as u64 { Err(TOO_LONG) } else { Ok(()) }
 }
-// ANCHOR_END: read_frame
 
 fn read_bytes<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
@@ -171,19 +174,8 @@ impl Frame {
         Frame { is_last: true, opcode, mask: None, payload: payload.to_vec() }
     }
 
-    /// Its bytes, if they are few, and below them what they mean.
-    fn tell(&self, what_happens: &str) {
-        let bytes = self.encode();
-        let shown: Vec<String> = bytes.iter().take(40).map(|byte| format!("{byte:02x}")).collect();
-        let more = if bytes.len() > shown.len() { " …" } else { "" };
-        info!(target: "server", "{what_happens} {}{more}", shown.join(" "));
-        info!(target: "server", "= {self}");
-    }
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.opcode {
+    fn name(&self) -> &'static str {
+        match self.opcode {
             CONTINUATION => "continuation",
             TEXT => "text",
             BINARY => "binary",
@@ -191,49 +183,64 @@ impl fmt::Display for Frame {
             PING => "ping",
             PONG => "pong",
             _ => "unknown",
-        };
-        let (fin, masked) =
-            (if self.is_last { "FIN, " } else { "" }, if self.mask.is_some() { ", masked" } else { "" });
-        write!(f, "{fin}{name}{masked}, {} bytes", self.payload.len())?;
+        }
+    }
+
+    /// How its bytes begin.
+    fn tell(&self, what_happens: &str) {
+        let bytes = self.encode();
+        let shown: Vec<String> = bytes.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let more = if bytes.len() > shown.len() { " …" } else { "" };
+        info!(target: "server", "{what_happens} {}{more}", shown.join(" "));
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fin = if self.is_last { "FIN, " } else { "" };
+        let masked = if self.mask.is_some() { "masked, " } else { "" };
+        write!(f, "{fin}{masked}{} bytes, {}", self.payload.len(), self.name())?;
         let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().take(50).collect::<String>();
         match &self.payload[..] {
             [] => Ok(()),
+            [high, low] if self.opcode == CLOSE => write!(f, " {}", u16::from_be_bytes([*high, *low])),
             [high, low, why @ ..] if self.opcode == CLOSE => {
-                write!(f, ": {}", u16::from_be_bytes([*high, *low]))?;
-                if why.is_empty() { Ok(()) } else { write!(f, " {:?}", words(why)) }
+                write!(f, " {} {:?}", u16::from_be_bytes([*high, *low]), words(why))
             }
-            payload => write!(f, ": {:?}", words(payload)),
+            payload => write!(f, " {:?}", words(payload)),
         }
     }
 }
 
-// ANCHOR: next_text
 /// Waits for a text, and joins its fragments. Pings are answered meanwhile.
 fn next_text(reader: &mut BufReader<Socket>, outbox: &Outbox) -> Result<String, End> {
-    let mut text: Option<Vec<u8>> = None;
+    let (mut text, mut has_begun) = (Vec::new(), false);
     loop {
-        // One deadline for each frame as a whole. A client that has nothing to say meets it with its pongs.
+        // One deadline for each frame, from the one before to its end.
         reader.get_mut().end_message();
         reader.get_mut().begin_message(OnStop::Interrupt);
-        let Frame { is_last, opcode, payload, .. } =
-            read_frame(reader, true).inspect(|frame| frame.tell("received"))?;
-        match (opcode, &mut text) {
-            (TEXT, None) => text = Some(payload),
-            (CONTINUATION, Some(begun)) if begun.len() + payload.len() <= MOST => begun.extend(payload),
-            (CONTINUATION, Some(_)) => return Err(End::Wrong(1009, "too long: a text may have at most 65536 bytes")),
-            (PING, _) => send(outbox, PONG, &payload)?,
-            (PONG, _) => {}
-            (CLOSE, _) => return Err(goodbye(payload)),
-            (BINARY, None) => return Err(End::Wrong(1003, "only text is understood")),
+        let frame = read_frame(reader, true)?;
+        frame.tell("received");
+        info!(target: "server", "= {frame}");
+        // ANCHOR: opcodes
+        match frame.opcode {
+            PING => send(outbox, PONG, &frame.payload)?,
+            PONG => {}
+            CLOSE => return Err(goodbye(frame.payload)),
+            BINARY => return Err(End::Wrong(1003, "only text is understood")),
+            TEXT if !has_begun => (text, has_begun) = (frame.payload, true),
+            CONTINUATION if has_begun => text.extend(frame.payload),
             _ => return Err(End::Wrong(1002, "this frame may not come here")),
         }
-        if is_last && opcode < CLOSE {
-            let whole = String::from_utf8(text.take().unwrap_or_default());
-            return whole.map_err(|_| End::Wrong(1007, "not UTF-8"));
+        // ANCHOR_END: opcodes
+        if text.len() > MOST {
+            return Err(TOO_LONG);
+        }
+        if frame.is_last && frame.opcode < CLOSE {
+            return String::from_utf8(text).map_err(|_| End::Wrong(1007, "not UTF-8"));
         }
     }
 }
-// ANCHOR_END: next_text
 
 /// A goodbye may give a reason: a number, and words.
 fn goodbye(payload: Vec<u8>) -> End {
@@ -270,6 +277,7 @@ fn converse(mut socket: Socket, news: &Room) -> io::Result<()> {
     let presence = (head.path == "/news").then(|| news.enter(&outbox, |text| text.to_vec()));
     let ping = Frame::from_server(PING, b"").encode();
     let writing = outbox.start(&socket, Some(Heartbeat { every: PING_EVERY, bytes: ping.into() }))?;
+    // ANCHOR_END: two_threads
 
     let mut reader = BufReader::new(socket);
     let answer = |text: String| Ok(send(&outbox, TEXT, format!("{PREFIX}{text}").as_bytes())?);
@@ -278,7 +286,6 @@ fn converse(mut socket: Socket, news: &Room) -> io::Result<()> {
             break end;
         }
     };
-    // ANCHOR_END: two_threads
     outbox.retire(); // Nothing may come after our goodbye.
     drop(presence);
     writing.finish(match end {
@@ -404,7 +411,11 @@ fn scene() -> io::Result<()> {
     let everyone = news.clone();
     let serving = thread::spawn(move || server.serve(move |socket| converse(socket, &everyone)));
 
-    let mut client = open(&address)?;
+    info!(target: "client", "asking for a WebSocket");
+    // With the key and the mask of RFC 6455's examples, so that the bytes can be compared with those there.
+    let mask = || Ok([0x37, 0xfa, 0x21, 0x3d]);
+    let mut client = Client::open(&address, "/news", "dGhlIHNhbXBsZSBub25jZQ==", mask)?;
+    info!(target: "client", "received 101, and the right accept");
     info!(target: "client", "sending the text 안녕");
     client.send(true, TEXT, "안녕".as_bytes())?;
     tell(&client.receive()?);
@@ -430,25 +441,17 @@ fn scene() -> io::Result<()> {
     tell(&client.receive()?);
     drop(client);
 
-    let mut client = open(&address)?;
-    info!(target: "client", "sending the text Hello, not masked");
-    client.stream.get_mut().write_all(&Frame::from_server(TEXT, b"Hello").encode())?;
-    tell(&client.receive()?);
-    drop(client);
-
     handle.stop();
     serving.join().map_err(|_| io::Error::other("the server has panicked"))?;
     Ok(())
 }
 
-/// With the key and the mask of RFC 6455's examples, so that the bytes can be compared with those there.
-fn open(address: &str) -> io::Result<Client> {
-    info!(target: "client", "asking for a WebSocket");
-    let client = Client::open(address, "/news", "dGhlIHNhbXBsZSBub25jZQ==", || Ok([0x37, 0xfa, 0x21, 0x3d]))?;
-    info!(target: "client", "received 101, and the right accept");
-    Ok(client)
-}
-
 fn tell(frame: &Frame) {
-    info!(target: "client", "received {frame}");
+    let name = frame.name();
+    match &frame.payload[..] {
+        [high, low, ..] if frame.opcode == CLOSE => {
+            info!(target: "client", "received {name} {}", u16::from_be_bytes([*high, *low]));
+        }
+        payload => info!(target: "client", "received {name} {:?}", String::from_utf8_lossy(payload)),
+    }
 }

@@ -247,7 +247,6 @@ impl Read for Duplex {
     }
 }
 
-// ANCHOR: duplex
 impl Write for Duplex {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.outbox.push_own(Arc::from(bytes))?;
@@ -258,7 +257,6 @@ impl Write for Duplex {
         Ok(()) // The writer does not wait to be told.
     }
 }
-// ANCHOR_END: duplex
 
 /// The server's own end of a stream.
 #[derive(Debug)]
