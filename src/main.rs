@@ -48,7 +48,7 @@ struct Options {
     no_page: bool,
 
     /// A name by which browsers may ask for the page, besides localhost and IP addresses; may be repeated
-    #[arg(long, value_name = "NAME", help_heading = PAGE)]
+    #[arg(long, value_name = "NAME", value_parser = host_name, help_heading = PAGE)]
     page_host: Vec<String>,
 
     // Values may begin with a hyphen, here and below: `-5s` is to be refused as a wrong duration, not as an
@@ -135,6 +135,15 @@ enum Service {
     Lines,
     /// Says each line to everyone else; the live page is in the same room
     Chat,
+}
+
+/// A name as browsers send it, but for the port, which may be any.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    match !text.is_empty() && text.bytes().all(is_name) {
+        true => Ok(text.to_owned()),
+        false => Err("not a name; write it without a port, such as steps.example".to_owned()),
+    }
 }
 
 /// A default of the kit's, as it would be written on the command line.

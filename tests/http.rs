@@ -152,6 +152,9 @@ fn bad_requests() -> Vec<(u16, String)> {
         ),
     );
     add(421, strings(&["GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n"]));
+    // Also of a page that has moved here for the sake of a conversation (DNS rebinding).
+    let moved = handshake("/live", "Origin: http://evil.example\r\n").replace("Host: localhost", "Host: evil.example");
+    add(421, vec![moved]);
     // Too much of it.
     add(431, vec![with(&"A: b\r\n".repeat(64)), with(&format!("A: {}\r\n", "x".repeat(9000)))]);
     add(431, vec![with(&format!("{}: b\r\n", "x".repeat(9000))), with(&"A: bcdefgh\r\n".repeat(2000))]);

@@ -71,6 +71,16 @@ fn a_wrong_size_is_refused() {
 }
 
 #[test]
+fn a_wrong_name_for_the_page_is_refused() {
+    for name in ["steps.example:8081", "http://steps.example", "", "a b", "[::1]"] {
+        is_refused(
+            &["--page-host", name],
+            &["--page-host", &format!("'{name}'"), "without a port, such as steps.example"],
+        );
+    }
+}
+
+#[test]
 fn an_unknown_word_is_refused_with_the_words_that_there_are() {
     is_refused(&["--service", "magic"], &["--service", "'magic'", "reply, echo, lines, chat"]);
     is_refused(&["--when-full", "maybe"], &["--when-full", "'maybe'", "refuse, wait"]);

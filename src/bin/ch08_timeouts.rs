@@ -52,7 +52,6 @@ fn left(limit: Duration, since: Instant, what: &str) -> io::Result<Duration> {
 }
 // ANCHOR_END: left
 
-// ANCHOR: socket
 /// A client's stream, which is read and written under deadlines.
 struct Socket<'a> {
     stream: &'a TcpStream,
@@ -60,7 +59,6 @@ struct Socket<'a> {
     /// When the message that is being read began.
     message_began: Option<Instant>,
 }
-// ANCHOR_END: socket
 
 // ANCHOR: read
 impl Read for Socket<'_> {
@@ -79,12 +77,12 @@ impl Read for Socket<'_> {
         }
     }
 }
+// ANCHOR_END: read
 
 /// The time is up, or a signal came in between: either way, look at the clock.
 fn is_no_answer(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
-// ANCHOR_END: read
 
 // ANCHOR: write
 impl Socket<'_> {
@@ -104,7 +102,6 @@ impl Socket<'_> {
 }
 // ANCHOR_END: write
 
-// ANCHOR: answer
 /// Answers each line, until the client ends, or takes too long.
 fn answer(stream: &TcpStream, timeouts: Timeouts) -> io::Result<()> {
     let mut socket = Socket { stream, timeouts, message_began: None };
@@ -117,9 +114,11 @@ fn answer(stream: &TcpStream, timeouts: Timeouts) -> io::Result<()> {
             }
             Err(too_long) => return socket.write_all(format!("{too_long}\n").as_bytes()),
             Ok(None) => {
+                // ANCHOR: begins
                 if socket.message_began.is_none() && !buffer.rest().is_empty() {
                     socket.message_began = Some(Instant::now());
                 }
+                // ANCHOR_END: begins
                 if buffer.read_from(&mut socket)? == 0 {
                     break;
                 }
@@ -131,9 +130,7 @@ fn answer(stream: &TcpStream, timeouts: Timeouts) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: answer
 
-// ANCHOR: serve
 fn serve(listener: &TcpListener, limit: usize, timeouts: Timeouts) -> io::Result<()> {
     let pool = Pool::new(limit, limit)?;
     loop {
@@ -149,7 +146,6 @@ fn serve(listener: &TcpListener, limit: usize, timeouts: Timeouts) -> io::Result
         pool.run(Box::new(job)).map_err(|failed| failed.error)?;
     }
 }
-// ANCHOR_END: serve
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["server", "client"]);
@@ -160,8 +156,10 @@ fn scene() -> io::Result<()> {
     let without = start(without)?;
 
     silent(without)?;
+    info!(target: "server", "no deadline for messages");
     drip(without)?;
-    info!(target: "server", "from now on, a message has a deadline");
+    info!(target: "server", "waited over a second; no pause was over 500ms");
+    info!(target: "server", "a deadline for messages: 700ms");
     drip(with_a_message_deadline)?;
     never_reads(with_a_message_deadline)
 }
@@ -181,15 +179,18 @@ fn silent(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-// ANCHOR: drip
 /// Sends a line of ten letters, one letter in a tenth of a second, as long as the server has patience.
 fn drip(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);
     let mut client = Actor::connect("client", address)?;
-    info!(target: "client", "sending a letter, and another, and another …");
     client.stream().set_nodelay(true)?;
     client.stream().set_read_timeout(Some(Duration::from_millis(100)))?;
     for letter in b"abcdefghij\n" {
+        match letter {
+            b'a' | b'b' => info!(target: "client", "sending {}", char::from(*letter)),
+            b'c' => info!(target: "client", "sending c, and so on, to j"),
+            _ => {}
+        }
         let sent = client.stream().write_all(&[*letter]);
         // The pause between two letters is a read: it ends early when the server ends.
         if sent.is_err() || client.stream().peek(&mut [0]).is_ok() {
@@ -200,7 +201,6 @@ fn drip(address: SocketAddr) -> io::Result<()> {
     client.hear()?;
     Ok(())
 }
-// ANCHOR_END: drip
 
 fn never_reads(address: SocketAddr) -> io::Result<()> {
     narrate::share_row(&["server", "client"]);

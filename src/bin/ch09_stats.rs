@@ -1,7 +1,7 @@
 //! Chapter 9: one thread keeps the books, and all others tell it what happens.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -77,7 +77,6 @@ fn keep_tally(events: &Receiver<Event>) {
 }
 // ANCHOR_END: keep_tally
 
-// ANCHOR: stats
 /// The entrance to the stats thread. Each thread has a clone of it.
 #[derive(Clone)]
 struct Stats {
@@ -92,12 +91,14 @@ impl Stats {
         Stats { events, dropped: Arc::default() }
     }
 
+    // ANCHOR: stats
     /// Never waits. What does not fit is not counted, but that is counted.
     fn report(&self, event: Event) {
         if self.events.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+    // ANCHOR_END: stats
 
     /// What Node calls `getConnections`, and more.
     fn tally(&self) -> Option<Tally> {
@@ -106,7 +107,6 @@ impl Stats {
         answers.recv_timeout(Duration::from_secs(1)).ok()
     }
 }
-// ANCHOR_END: stats
 
 // ANCHOR: report
 /// Serves one client, and reports its coming and its going, however it goes.
@@ -120,6 +120,7 @@ fn report(socket: Socket, place: Permit, stats: &Stats, handler: impl Fn(Socket)
     drop(place);
     drop(connection);
 }
+// ANCHOR_END: report
 
 fn reason(result: &thread::Result<io::Result<()>>) -> &'static str {
     match result {
@@ -133,7 +134,6 @@ fn reason(result: &thread::Result<io::Result<()>>) -> &'static str {
         Err(_) => "panicked",
     }
 }
-// ANCHOR_END: report
 
 // ANCHOR: counter
 /// The tempting way: a counter for all threads, one up at the beginning, one down at the end.
@@ -149,7 +149,6 @@ fn count(socket: Socket, place: Permit, handler: impl Fn(Socket) -> io::Result<(
 }
 // ANCHOR_END: counter
 
-// ANCHOR: serve
 /// Chapter 8's loop, with a number for each client.
 fn serve(
     listener: &TcpListener,
@@ -171,49 +170,63 @@ fn serve(
         pool.run(Box::new(move || serve_one(socket, place))).map_err(|failed| failed.error)?;
     }
 }
-// ANCHOR_END: serve
 
-// ANCHOR: bug
-/// A handler with a bug. It is here on purpose; yours will be there by mistake.
-fn buggy(_socket: Socket) -> io::Result<()> {
-    panic!("a bug")
+/// A handler with a bug. This one was made on purpose: who says that each piece is whole characters?
+fn buggy(mut socket: Socket) -> io::Result<()> {
+    let mut bytes = [0; 1024];
+    loop {
+        let count = socket.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(());
+        }
+        // ANCHOR: bug
+        let text = str::from_utf8(&bytes[..count]).expect("clients send text");
+        socket.write_all(format!("{PREFIX}{text}").as_bytes())?;
+        // ANCHOR_END: bug
+    }
 }
-// ANCHOR_END: bug
 
 fn scene() -> io::Result<()> {
     narrate::scene(&["stats", "client", "client-b"]);
     panic::set_hook(Box::new(|_| {})); // The scene tells of its panics itself.
 
-    let counter = start(|socket, place| count(socket, place, buggy))?;
-    let mut client = Actor::connect("client", counter)?;
-    client.hear()?;
-    info!(target: "stats", "a handler panicked: the counter says {} here", HERE.load(Ordering::SeqCst));
+    let counted = start(|socket, place| count(socket, place, buggy))?;
+    send_half_a_character(&mut Actor::connect("client", counted)?)?;
+    info!(target: "stats", "the handler panicked; the counter says: {} here", HERE.load(Ordering::SeqCst));
 
     let stats = Stats::start();
     let reporting = stats.clone();
-    let panics = start(move |socket, place| report(socket, place, &reporting, buggy))?;
+    let reported = start(move |socket, place| report(socket, place, &reporting, buggy))?;
     narrate::share_row(&["stats", "client"]);
-    narrate::share_row(&["stats", "client"]);
-    Actor::connect("client", panics)?.hear()?;
-    stats.tally(); // It answers when it has told of everything before.
+    let mut client = Actor::connect("client", reported)?;
+    // Its worker may not have reported it yet.
+    while stats.tally().is_some_and(|tally| tally.now == 0) {}
+    send_half_a_character(&mut client)?;
+    stats.tally();
 
-    let reporting = stats.clone();
-    let answer = services::lines(PREFIX, LIMIT);
-    let answers = start(move |socket, place| report(socket, place, &reporting, &answer))?;
-    let mut client = visit("client", answers, &stats)?;
-    let mut client_b = visit("client-b", answers, &stats)?;
-    narrate::share_row(&["client"]);
+    let mut client = visit("client", reported, &stats)?;
+    let mut client_b = visit("client-b", reported, &stats)?;
+    narrate::share_row(&["client"]); // What it does; and then two things at the same time.
     narrate::share_row(&["stats", "client"]);
     client.end()?;
     client.hear()?;
     stats.tally();
 
-    info!(target: "client-b", "saying no more");
+    narrate::share_row(&["client-b"]);
     narrate::share_row(&["stats", "client-b"]);
+    info!(target: "client-b", "saying no more");
     client_b.hear()?;
     let tally = stats.tally().expect("the stats thread answers");
     info!(target: "stats", "asked: {} here, at most {} at once; gone: {:?}", tally.now, tally.peak, tally.ended);
     info!(target: "stats", "{} events did not fit", stats.dropped.load(Ordering::Relaxed));
+    Ok(())
+}
+
+fn send_half_a_character(client: &mut Actor) -> io::Result<()> {
+    info!(target: "client", "sending the first two bytes of 안");
+    narrate::share_row(&["stats", "client"]);
+    client.stream().write_all(&"안".as_bytes()[..2])?;
+    client.hear()?;
     Ok(())
 }
 
@@ -230,6 +243,6 @@ fn start(serve_one: impl Fn(Socket, Permit) + Send + Sync + 'static) -> io::Resu
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let timeouts = Timeouts { idle: Some(Duration::from_millis(500)), ..Timeouts::default() };
-    thread::spawn(move || serve(&listener, 4, timeouts, serve_one));
+    thread::spawn(move || serve(&listener, 2, timeouts, serve_one));
     Ok(address)
 }

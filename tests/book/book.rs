@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::consoles::Section;
 use crate::markdown::{Fence, Image, Page};
-use crate::{consoles, diffs, figures, quotes, run, shape};
+use crate::{consoles, diffs, figures, normalise, quotes, run, shape};
 
 const REFRESH: &str = "UPDATE=1 cargo test --test book";
 
@@ -247,7 +247,10 @@ impl Finding {
             Finding::Stale { line: of, now, .. } if of == line => Some(now),
             _ => None,
         });
-        let before = before.filter(|before| *before != now)?;
+        let same = |before: &[String]| {
+            before.len() == now.len() && before.iter().zip(now).all(|(before, now)| normalise::agree(before, now))
+        };
+        let before = before.filter(|before| !same(before))?;
         let difference = diffs::shown(before, now);
         Some(Finding::wrong(*line, format!("two runs differ; put [..] where they may:\n{difference}")))
     }

@@ -17,6 +17,7 @@ mod nobody_writes;
 mod one_kind;
 mod own_handlers;
 mod raise_the_limit;
+mod read_time_out;
 mod shared_receiver;
 mod time_wait;
 mod two_writers;

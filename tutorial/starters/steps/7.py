@@ -1,5 +1,5 @@
 # A server, step by step: tutorial/en/your-server.md
-import socket, sys, threading, time
+import contextlib, socket, sys, threading, time
 
 PREFIX = "서버 응답: ".encode()
 address, limit, seconds = sys.argv[1:] + ["127.0.0.1:8080", "64", "30"][len(sys.argv) - 1 :]
@@ -28,7 +28,7 @@ def serve(client):
         talk(client)
     places.release()
 
-with socket.create_server((host, int(port)), backlog=1024) as listener:
+with socket.create_server((host, int(port)), backlog=1024) as listener, contextlib.suppress(KeyboardInterrupt):
     print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
     while places.acquire():  # no place is free: whoever comes next waits in the kernel's queue
         client, _ = listener.accept()
