@@ -17,6 +17,9 @@ const PROMISES: &[&str] = &["--limit", "16", "--deadline", "500ms"];
 /// What only a server on a path can be asked.
 const PATHS: &[&str] = &["path-again", "path-kept"];
 
+/// What only a server of WebSocket can be asked.
+const WEBSOCKET: &[&str] = &["ws-handshake", "ws-echo", "ws-ping", "ws-close", "ws-fragments", "ws-refused"];
+
 /// Judges; nothing may fail. The stages that were skipped.
 fn check(options: &[&str]) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_check"));
@@ -42,7 +45,7 @@ fn pass(commands: &[(String, &[&str])]) {
         for (command, skipped) in commands {
             scope.spawn(move || {
                 let options = [&["--spawn", command], PROMISES].concat();
-                assert_eq!(check(&options), [skipped, PATHS].concat(), "{command}");
+                assert_eq!(check(&options), [skipped, PATHS, WEBSOCKET].concat(), "{command}");
             });
         }
     });

@@ -39,7 +39,7 @@ fn wrong_usage_is_one_line_and_status_2() {
     refuses(&["--addr", "localhost:http"], "not a port");
     refuses(&["--addr", "127.0.0.1:0"], "port 0");
     refuses(&["--addr", "unix:"], "the path is missing");
-    refuses(&["--addr", "ws://127.0.0.1:8080/"], "HOST:PORT");
+    refuses(&["--addr", "http://127.0.0.1:8080/"], "HOST:PORT");
     refuses(&["--addr", "127.0.0.1:8080", "--spawn", "true"], "cannot be used with");
     refuses(&["--addr", "127.0.0.1:8080", "--port", "8080"], "--port");
     refuses(&["--spawn", ""], "empty");

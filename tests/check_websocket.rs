@@ -11,10 +11,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
-use support::run;
 use support::web::Site;
+use support::{BOUND, run};
 
 const HANDSHAKE: &str = "ws-handshake";
 const ECHO: &str = "ws-echo";
@@ -63,9 +64,9 @@ const WRONG: &[Wrong] = &[
     wrong("a WebSocket for everybody", &[HANDSHAKE], "before you answer 101"),
     wrong("no answer to a wrong request", &[HANDSHAKE], "refused has an answer, too"),
     wrong("says nothing", &[ECHO], "says nothing at all").skips(&[FRAGMENTS]),
-    wrong("leaves the mask on", &[ECHO, PING, CLOSE], "take the mask off").skips(&[FRAGMENTS, REFUSED]),
+    wrong("leaves the mask on", &[ECHO, PING, CLOSE], "once the mask is off").skips(&[FRAGMENTS, REFUSED]),
     wrong("masks what it sends", &[ECHO, PING, CLOSE], "Only a client masks").skips(&[FRAGMENTS, REFUSED]),
-    wrong("short lengths", &[ECHO], "is to be heard as one"),
+    wrong("short lengths", &[ECHO], "over 125"),
     wrong("cuts long texts", &[ECHO], "is to be heard as one"),
     wrong("no long texts", &[ECHO], "the highest first"),
     wrong("no pong", &[PING], "as soon as it is read").skips(&[REFUSED]),
@@ -77,7 +78,7 @@ const WRONG: &[Wrong] = &[
     wrong("waits for the client to end", &[CLOSE], "the server, not the client, ends"),
     wrong("speaks after its close", &[CLOSE], "nothing more is said"),
     wrong("never leaves", &[CLOSE, REFUSED], "still open"),
-    wrong("a message for each fragment", &[FRAGMENTS], "Put them together"),
+    wrong("a message for each fragment", &[FRAGMENTS, REFUSED], "Put them together"),
     wrong("looks at each fragment", &[FRAGMENTS], "in the middle of a character"),
     wrong("only the last fragment", &[FRAGMENTS], "Put them together"),
     wrong("no fragments", &[PING, FRAGMENTS, REFUSED], "Put them together"),
@@ -93,7 +94,7 @@ const WRONG: &[Wrong] = &[
     wrong("reads for ever", &[REFUSED], "A server without a limit"),
     wrong("one code for all", &[REFUSED], "Every frame of a client is masked"),
     wrong("a close, and no end", &[REFUSED], "still open"),
-    wrong("closes everybody", &[REFUSED], "client A is still here"),
+    wrong("closes everybody", &[REFUSED], "ends its own connection"),
     wrong("dies of a wrong frame", &[REFUSED], "exit status 101"),
 ];
 
@@ -189,6 +190,29 @@ fn judge_one(wrong: &Wrong, seed: u64) -> Result<(), String> {
         return Err(format!("{fault:?}, seed {seed}: nowhere {:?}\n{report:#}", wrong.says));
     }
     Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_behave_is_reported_in_bounded_time() {
+    let faults = [
+        ("a flood of messages", "messages without end"),
+        ("a flood of pings", "nothing for 1.2 s"),
+        ("a flood of pongs", "byte for byte"),
+        ("fragments without end", "ends with a frame that has FIN"),
+        ("drips its handshake", "nothing for 1.2 s"),
+        ("drips a message", "nothing for 1.2 s"),
+    ];
+    thread::scope(|scope| {
+        for (fault, says) in faults {
+            scope.spawn(move || {
+                let began = Instant::now();
+                let report = check_wrong(fault, &["--seed", "1"]);
+                assert!(report["failed"].as_u64().unwrap() > 0, "{fault}: {report:#}");
+                assert!(report.to_string().contains(says), "{fault}: no {says:?} in {report:#}");
+                assert!(began.elapsed() < BOUND, "{fault}: {:?}", began.elapsed());
+            });
+        }
+    });
 }
 
 #[test]

@@ -76,9 +76,10 @@ const PROMISES: &[&str] = &["--limit", "16", "--deadline", "400ms"];
 #[test]
 fn without_a_fault_it_passes() {
     let report = check("", PROMISES);
-    // It is on a port; see `check_paths` for servers on a path.
-    let skipped = set(&["path-again", "path-kept"]);
-    assert_eq!((with("failed", &report), with("skipped", &report)), (set(&[]), skipped), "{report:#}");
+    // It is on a port, and speaks in lines; see `check_paths` and `check_websocket` for others.
+    let mut skipped = with("skipped", &report);
+    skipped.retain(|name| !name.starts_with("path-") && !name.starts_with("ws-"));
+    assert_eq!((with("failed", &report), skipped), (set(&[]), set(&[])), "{report:#}");
 }
 
 #[test]
@@ -147,7 +148,8 @@ const WRONG: &[Wrong] = &[
     wrong("garbage", &["connects", "greeting"], "speaks before it is asked"),
     wrong("dies of a message", &["greeting"], "exit status 101").or(&["connects"]),
     wrong("a counter of messages", MORE_THAN_ONE, "A later answer differs").or(&["late-answer"]),
-    wrong("one message", MORE_THAN_ONE, "Read in a loop").or(&["late-answer"]),
+    // It closes behind its first answer: whether it meets what comes next before that is a matter of moments.
+    wrong("one message", MORE_THAN_ONE, "Read in a loop").or(&["late-answer", "endless-line"]),
     wrong("never closes", &["ends-with-client"], "read returns 0").until("ch06"),
     wrong("loses a thread to each empty client", &["come-and-go"], "sends nothing is no error")
         .or(&["threads-bounded"]),

@@ -35,9 +35,55 @@ const JUDGED: &[(&str, &[&str])] = &[
 /// What the servers from chapter 8 on are told.
 const PROMISES: &[&str] = &["--limit", LIMIT, "--idle", DEADLINE, "--message", DEADLINE];
 
-/// The chapter whose stages only a server on a path can be asked for, and those that can be started on one.
+/// A chapter whose stages only some servers can be asked for, those that have another kind of address: where they
+/// have it, they pass, and the chapter before has nothing to fail.
+struct Kind {
+    chapter: &'static str,
+    programs: &'static [&'static str],
+    /// What `check` is told besides; then these programs are asked for nothing else.
+    options: &'static [&'static str],
+    /// In words for the reader.
+    who: &'static str,
+    others: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        chapter: PATHS,
+        programs: &["ch15_ipc"],
+        options: &[],
+        who: "a server on a path",
+        others: "those that are on a port",
+    },
+    Kind {
+        chapter: "ch19_websocket",
+        programs: &["ch19_websocket"],
+        options: &["--path", "/"],
+        who: "a server of WebSocket",
+        others: "those that speak in lines, and for it where lines are asked for",
+    },
+];
+
+/// The chapter whose server can be on a path, and on a port, too.
 const PATHS: &str = "ch15_ipc";
-const ON_A_PATH: &[&str] = &["ch15_ipc"];
+
+/// The kind of server that a chapter's stages need, if it is not any.
+fn kind(chapter: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.chapter == chapter)
+}
+
+/// What `check` is told of a program that is asked for nothing but the stages of its kind.
+fn only(program: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| !kind.options.is_empty() && kind.programs.contains(&program))
+}
+
+/// Whether a program can be asked for the stages of a chapter.
+fn is_asked(program: &str, chapter: &str) -> bool {
+    match (kind(chapter), only(program)) {
+        (Some(kind), _) => kind.programs.contains(&program),
+        (None, only) => only.is_none(),
+    }
+}
 
 /// The chapters without a stage of their own, and why, in words for the reader.
 const NOT_JUDGED: &[(&str, &str)] = &[
@@ -197,7 +243,7 @@ fn judge_some(program: &str, options: &[&str], stages: &[&Stage], patience: &str
     let folder = Path::new(env!("CARGO_BIN_EXE_socket-steps")).parent().unwrap();
     let path = folder.join(program).display().to_string();
     let socket = tempfile::tempdir().unwrap();
-    let address = match stages.iter().all(|stage| stage.chapter == PATHS) && ON_A_PATH.contains(&program) {
+    let address = match stages.iter().all(|stage| stage.chapter == PATHS && is_asked(program, PATHS)) {
         true => format!("unix:{}", socket.path().join("socket").display()),
         false => "127.0.0.1:0".to_owned(),
     };
@@ -205,6 +251,7 @@ fn judge_some(program: &str, options: &[&str], stages: &[&Stage], patience: &str
     let spawn = shell_words::join(words);
     let mut asked = vec!["--spawn", &spawn, "--seed", "1", "--limit", LIMIT, "--deadline", DEADLINE];
     asked.extend(["--patience", patience]);
+    asked.extend(only(program).map_or(&[][..], |kind| kind.options));
     asked.extend(stages.iter().flat_map(|stage| ["--stage", stage.name.as_str()]));
     let report = check(&asked);
     let outcome = |stage: &Value| match stage["outcome"].as_str() {
@@ -222,21 +269,20 @@ fn problems(stages: &[Stage], table: &Table) -> Vec<String> {
     let mut problems = Vec::new();
     for Stage { name, chapter } in stages {
         let of = |program: &'static str| table[&(name.clone(), program)];
-        if chapter == PATHS {
-            for (program, _) in JUDGED {
-                let right = if ON_A_PATH.contains(program) { Outcome::Passed } else { Outcome::Skipped };
-                if of(program) != right {
-                    problems.push(format!("{name}: {program}: {:?}, should be {right:?}", of(program)));
-                }
+        for (program, _) in JUDGED {
+            let right = match (is_asked(program, chapter), *program >= chapter.as_str()) {
+                (true, true) => Outcome::Passed,
+                (false, _) => Outcome::Skipped,
+                (true, false) => continue,
+            };
+            if of(program) != right {
+                problems.push(format!("{name}, of {chapter}: {program}: {:?}, should be {right:?}", of(program)));
             }
+        }
+        if kind(chapter).is_some() {
             continue;
         }
-        for (program, _) in JUDGED.iter().filter(|(program, _)| *program >= chapter.as_str()) {
-            if of(program) != Outcome::Passed {
-                problems.push(format!("{name}, of {chapter}: {program} should pass it: {:?}", of(program)));
-            }
-        }
-        let before = JUDGED.iter().rev().find(|(program, _)| *program < chapter.as_str());
+        let before = JUDGED.iter().rev().find(|(program, _)| *program < chapter.as_str() && is_asked(program, chapter));
         let excused = excused(name);
         match before.map(|(program, _)| (program, of(program))) {
             Some((program, outcome)) if !excused && outcome != Outcome::Failed => {
@@ -282,11 +328,12 @@ fn in_markdown(stages: &[Stage], table: &Table) -> String {
     for (program, why) in WITHOUT_A_STAGE {
         text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));
     }
-    text += &format!(
-        "\n\nOnly a server on a path can be asked for the stages of [chapter {}]({}): – is for those that are on a port.",
-        number(PATHS),
-        page(PATHS)
-    );
+    let judged = KINDS.iter().filter(|kind| JUDGED.iter().any(|(program, _)| *program == kind.chapter));
+    for Kind { chapter, who, others, .. } in judged {
+        let (number, page) = (number(chapter), page(chapter));
+        text +=
+            &format!("\n\nOnly {who} can be asked for the stages of [chapter {number}]({page}): – is for {others}.");
+    }
     text += "\n\nNot judged:\n";
     for (program, why) in NOT_JUDGED {
         text += &format!("\n- [chapter {}]({}): {why}.", number(program), page(program));

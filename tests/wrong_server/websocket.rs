@@ -147,10 +147,43 @@ impl From<io::Error> for End {
     }
 }
 
+/// What is sent without end, by those who do.
+fn flood() -> Option<Vec<u8>> {
+    let one = match FAULT.get()?.as_str() {
+        "a flood of messages" => frame(0x81, b"more"),
+        "a flood of pings" => frame(0x89, b"more"),
+        "a flood of pongs" => frame(0x8a, b"more"),
+        "fragments without end" => frame(0x00, &[b'x'; 1000]),
+        _ => return None,
+    };
+    Some(one.repeat(100))
+}
+
+/// So slowly that no single wait is a long one.
+fn drip(mut client: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    thread::sleep(Duration::from_millis(50));
+    client.write_all(bytes)
+}
+
 fn serve(client: &TcpStream) -> io::Result<()> {
-    shake_hands(client)?;
-    OTHERS.lock().unwrap().push(client.try_clone()?);
     let mut out = client;
+    if is("drips its handshake") {
+        return "HTTP/1.1 101 Y".bytes().cycle().try_for_each(|byte| drip(client, &[byte]));
+    }
+    shake_hands(client)?;
+    if is("fragments without end") {
+        out.write_all(&frame(0x01, b"once upon a time"))?;
+    }
+    if let Some(flood) = flood() {
+        loop {
+            out.write_all(&flood)?;
+        }
+    }
+    if is("drips a message") {
+        out.write_all(&[0x81, 127, 0, 0, 0, 0, 0, 0xff, 0, 0])?;
+        return b"x".iter().cycle().try_for_each(|byte| drip(client, &[*byte]));
+    }
+    OTHERS.lock().unwrap().push(client.try_clone()?);
     match converse(client) {
         Ok(()) | Err(End::Gone) => {}
         Err(End::Code(code)) => {
@@ -233,7 +266,7 @@ fn converse(mut client: &TcpStream) -> Result<(), End> {
             },
             9 => client.write_all(&frame(0x8a, &payload))?,
             10 if is("answers a pong") => client.write_all(&frame(0x8a, &payload))?,
-            8.. => {}
+            _ if is_control => {}
             _ => {
                 data(client, &mut message, fin, opcode, payload)?;
                 if message.is_none() {

@@ -21,8 +21,8 @@ const MASK: u8 = 0x80;
 /// What a control frame (close, ping, pong) can hold.
 pub(crate) const MOST_IN_CONTROL: usize = 125;
 
-/// A longer frame is not read: it would be a server that means no good.
-const MOST: u64 = 16 * 1024 * 1024;
+/// No longer message is read: it would be a server that means no good.
+pub(crate) const MOST: usize = 16 * 1024 * 1024;
 
 /// What a server answers to a key (section 4.2.2): only who knows the standard knows the text behind it.
 pub(crate) fn accept_key(key: &str) -> String {
@@ -94,9 +94,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, &'static str
             "The length takes more bytes than it needs: up to 125 it is in the second byte, up to 65,535 in two.",
         );
     }
-    if length > MOST {
+    if length > MOST as u64 {
         return Err(
-            "The frame says that it has more than 16 MiB. Is its length in network order, the highest byte first?",
+            "The frame says that it has more than 16 MiB. Is its length in network order, the highest byte first; and, if it \
+             is over 125, behind a 126 or 127?",
         );
     }
     let begin = 2 + size;

@@ -75,6 +75,15 @@ pub(crate) fn brief(bytes: &[u8]) -> String {
     format!("{} ({} {unit})", head(bytes), group(count))
 }
 
+/// The first bytes as hexadecimal digits, and their number: `81 05 48 … (7 bytes)`. For what is no text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const SOME: usize = 12;
+    let some: Vec<String> = bytes.iter().take(SOME).map(|byte| format!("{byte:02x}")).collect();
+    let more = if bytes.len() > SOME { " …" } else { "" };
+    let unit = if bytes.len() == 1 { "byte" } else { "bytes" };
+    format!("{}{more} ({} {unit})", some.join(" "), group(bytes.len()))
+}
+
 /// 1048576 as 1,048,576.
 pub(crate) fn group(number: usize) -> String {
     let digits = number.to_string();
@@ -157,6 +166,12 @@ mod tests {
     fn what_did_not_come_is_said() {
         let shown = difference(b"one", b" two\n", b"", "then nothing");
         assert_eq!((shown.received.as_str(), shown.caret), ("one(then nothing)", 3));
+    }
+
+    #[test]
+    fn what_is_no_text_is_shown_in_digits() {
+        assert_eq!(hex(b"\x81"), "81 (1 byte)");
+        assert_eq!(hex(&[0xfe; 13]), format!("{}… (13 bytes)", "fe ".repeat(12)));
     }
 
     #[test]

@@ -283,9 +283,12 @@ fn end_descendants(spared: &[u32]) {
     }
     // One that is just being started while we look is found the next time; and a kill takes a moment.
     let began = Instant::now();
+    let mut empty_looks = 0;
     while began.elapsed() < KILLING {
         let rest: Vec<u32> = descendants().into_iter().filter(|pid| !spared.contains(pid)).collect();
-        if rest.is_empty() {
+        // A child whose parent dies while we look becomes ours, behind our back: the second look finds it.
+        empty_looks = if rest.is_empty() { empty_looks + 1 } else { 0 };
+        if empty_looks == 2 {
             return;
         }
         for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {

@@ -7,7 +7,7 @@ use crate::handshake::{self, Resource};
 use crate::manner::find;
 use crate::probe::{Came, Client};
 use crate::random::Random;
-use crate::show::{brief, difference};
+use crate::show::{brief, difference, hex};
 use crate::story::seconds;
 use crate::trouble::{Symptom, Trouble};
 
@@ -135,8 +135,8 @@ impl WebSocket {
     }
 
     fn broken(&self, rule: &str) -> Trouble {
-        self.step(format!("read {}", brief(&self.buffer)));
-        Trouble::new(Symptom::Changed, "a frame as a server may send it", brief(&self.buffer)).seen(Some(rule))
+        self.step(format!("read {}", hex(&self.buffer)));
+        Trouble::new(Symptom::Changed, "a frame as a server may send it", hex(&self.buffer)).seen(Some(rule))
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Heard>, Trouble> {
@@ -186,6 +186,12 @@ impl WebSocket {
             (_, begun) => {
                 let (kind, mut message) = begun.unwrap_or((opcode, Vec::new()));
                 message.extend_from_slice(&payload);
+                if message.len() > frames::MOST {
+                    const ENDLESS: &str = "A message in fragments ends with a frame that has FIN.";
+                    return Err(
+                        Trouble::new(Symptom::Flood, "the end of the message", brief(&message)).seen(Some(ENDLESS))
+                    );
+                }
                 if !is_last {
                     self.begun = Some((kind, message));
                     return Ok(None);
@@ -197,7 +203,7 @@ impl WebSocket {
                 }
                 if self.unwanted.as_ref().is_some_and(|unwanted| find(&message, unwanted).is_some()) {
                     self.step(format!("read {}", brief(&message)));
-                    return Err(Trouble::new(Symptom::Seen, "a close, and nobody to hear of it", brief(&message)));
+                    return Err(Trouble::new(Symptom::Seen, "a close, and this message at no client", brief(&message)));
                 }
                 Ok(Some(Heard::Message(message)))
             }
@@ -219,6 +225,7 @@ impl WebSocket {
             match self.hear(since, self.patience())? {
                 Heard::Pong(came) if came == payload => return Ok(()),
                 Heard::Pong(came) => {
+                    self.step(format!("read a pong: {}", brief(&came)));
                     let same = came.iter().zip(payload).take_while(|(one, other)| one == other).count();
                     let (right, expected) = payload.split_at(same);
                     let shown = difference(right, expected, &came[same..], "nothing in it");
@@ -296,7 +303,16 @@ impl WebSocket {
             Heard::Nothing => (Symptom::Silent, waited),
         };
         self.step(format!("waited for {expected}, and read {received}"));
-        Trouble::new(symptom, expected, received)
+        let told = match heard {
+            Heard::Close(Some(1007)) => {
+                Some("The server says that it was no UTF-8. It is, once the mask is off: XOR, byte by byte.")
+            }
+            Heard::Close(Some(1002)) => {
+                Some("The server says that a rule was broken. None was; is the frame read to its end?")
+            }
+            _ => None,
+        };
+        Trouble::new(symptom, expected, received).seen(told)
     }
 }
 

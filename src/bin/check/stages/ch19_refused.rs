@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::Context;
 use crate::frames::{self, CONTINUE, FIN, MOST_IN_CONTROL, PING, RSV1, TEXT};
-use crate::show::brief;
+use crate::show::{brief, hex};
 use crate::trouble::{Stop, Symptom, Trouble, Verdict};
 use crate::websocket::{END, Heard, WebSocket, shown};
 
-/// What is sent, made of a text and a mask; the codes that fit, and the rule (sections of RFC 6455).
+/// What is sent, made of a text and a mask; the code that fits, and the rule (sections of RFC 6455).
 struct Case {
     what: &'static str,
     bytes: fn(&str, [u8; 4]) -> Vec<u8>,
@@ -101,7 +101,7 @@ pub(super) fn refused(context: &mut Context<'_>) -> Verdict {
         bystander.unwanted = client.unwanted.clone();
         let mask = client.mask();
         let bytes = (case.bytes)(&text, mask);
-        client.step(format!("sent {}: {}", case.what, brief(&bytes)));
+        client.step(format!("sent {}: {}", case.what, hex(&bytes)));
         // It may refuse before it has all of it.
         let _ = client.send_bytes(&bytes);
         let how = expect_refusal(&mut client, case).map_err(|trouble| trouble.seen(Some(case.rule)))?;
@@ -110,7 +110,7 @@ pub(super) fn refused(context: &mut Context<'_>) -> Verdict {
         // Who is dead, or passes on what it has refused, is found here.
         bystander.ping(b"client A is still here").map_err(|trouble| match trouble.symptom {
             Symptom::Seen => trouble.seen(Some(case.rule)),
-            _ => trouble,
+            _ => trouble.seen(Some("What one client does wrong ends its own connection, and no other.")),
         })?;
         context.story.forget_after(told);
         context.step(format!("client B: sent {}, and read {how}; client A is still served", case.what));
