@@ -149,16 +149,17 @@ fn writes_itself() -> io::Result<()> {
     loop {
         count += 1;
         speaker.say(&count.to_string())?;
-        if viewer.hear(Duration::from_millis(500))?.is_none() {
+        if viewer.hear(Duration::from_millis(500))?.is_none() && room.0.try_lock().is_err() {
             break;
         }
     }
     info!(target: "viewer", "received line after line");
     info!(target: "viewer", "nothing for half a second");
+    info!(target: "server", "somebody holds the lock");
     info!(target: "slow", "leaving");
     drop(slow);
     viewer.wait_for(&count.to_string())?;
-    info!(target: "viewer", "received the next one");
+    info!(target: "viewer", "received the next");
     Ok(())
 }
 
