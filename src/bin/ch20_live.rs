@@ -39,8 +39,10 @@ impl TemptingRoom {
             let _ = member.write_all(line); // Whoever is gone leaves by itself.
         }
     }
-    // ANCHOR_END: tempting
+}
+// ANCHOR_END: tempting
 
+impl TemptingRoom {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
