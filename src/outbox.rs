@@ -126,6 +126,7 @@ impl Outbox {
         if queue.stage != Stage::Open {
             return;
         }
+        // ANCHOR: full
         if queue.waiting.has_room_for(&bytes) {
             queue.waiting.add(bytes);
             self.tell();
@@ -135,8 +136,10 @@ impl Outbox {
             let full = Full { bytes: queue.waiting.cost() };
             self.fail(queue, full.into());
         }
+        // ANCHOR_END: full
     }
 
+    // ANCHOR: replace
     /// Puts something in that is worth nothing once there is a newer one: whichever has not been written by then
     /// is replaced. So a slow client gets fewer of them, and never old ones.
     pub fn replace(&self, bytes: Arc<[u8]>) {
@@ -146,6 +149,7 @@ impl Outbox {
             self.tell();
         }
     }
+    // ANCHOR_END: replace
 
     /// As [`push`](Outbox::push), for the connection's own thread: waits for room. So a client that asks and asks,
     /// and does not read the answers, is not read either, until the write deadline ends it.

@@ -18,7 +18,7 @@ use support::{PREFIX, Server, run};
 fn programs() -> Vec<String> {
     let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin")).unwrap();
     let names = sources.map(|source| source.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
-    let mut programs: Vec<String> = names.filter(|name| name.starts_with("ch0") || name.starts_with("ch1")).collect();
+    let mut programs: Vec<String> = names.filter(|name| name.starts_with("ch") && name.contains('_')).collect();
     programs.sort();
     assert!(programs.len() >= 7, "where are the chapters? {programs:?}");
     programs
@@ -120,6 +120,13 @@ fn a_limit_or_a_deadline_that_is_none_is_answered_with_the_usage_line() {
 fn question_and_answer(program: &str) -> (&'static str, &'static str) {
     match program {
         "ch18_http" => ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 OK\r\n"),
+        "ch19_websocket" => (
+            "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\n",
+        ),
+        // Nobody else is there to hear it.
+        "ch20_live" => ("안녕하세요\n", ""),
         _ => ("안녕하세요\n", PREFIX),
     }
 }

@@ -30,6 +30,7 @@ const JUDGED: &[(&str, &[&str])] = &[
     ("ch12_shutdown", PROMISES),
     ("ch13_server", PROMISES),
     ("ch15_ipc", PROMISES),
+    ("ch19_websocket", &[]),
 ];
 
 /// What the servers from chapter 8 on are told.
@@ -94,6 +95,7 @@ const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch16_udp", "its server takes datagrams, and `check` speaks in streams"),
     ("ch17_reliable", "its stream is built of datagrams, and `check` speaks in TCP's"),
     ("ch18_http", "it speaks HTTP, and `check` speaks in lines"),
+    ("ch20_live", "whoever says something in it is heard by the others, and not answered"),
 ];
 
 /// The chapters that are judged, and bring no stage, and why, in words for the reader.

@@ -57,6 +57,7 @@ fn key_of(head: &Head) -> Result<&str, Refusal> {
     if !head.lists("connection", "upgrade") {
         return Err(Refusal::bad("Upgrade without Connection: Upgrade"));
     }
+    // ANCHOR: origin
     // Any page can open a WebSocket to anywhere, and the browser only says which page it is.
     if let Some(origin) = head.field("origin")? {
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -65,6 +66,7 @@ fn key_of(head: &Head) -> Result<&str, Refusal> {
             return Err(Refusal::new(403, "another page's script is not served"));
         }
     }
+    // ANCHOR_END: origin
     match head.field("sec-websocket-version")? {
         Some("13") => {}
         Some(_) => return Err(Refusal::new(426, "only version 13").with("Sec-WebSocket-Version", "13")),
@@ -126,6 +128,7 @@ pub fn converse<Presence>(
             return http::refuse(&mut socket, Refusal::new(503, format!("no thread could be started: {error}")));
         }
     };
+    // ANCHOR: tungstenite
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
         .write_buffer_size(0)
@@ -133,6 +136,7 @@ pub fn converse<Presence>(
         .max_frame_size(Some(limits.max_message));
     let duplex = Duplex { socket, outbox: outbox.clone() };
     let mut websocket = WebSocket::from_partially_read(duplex, rest, Role::Server, Some(config));
+    // ANCHOR_END: tungstenite
 
     let end = loop {
         match websocket.read() {

@@ -10,6 +10,7 @@
 //! | `console` | `<!-- run: TERMINAL -->` | the commands print this |
 //! | `console` | `<!-- run: TERMINAL, keeps running -->` | the blocks after it don't wait for its end |
 //! | picture, below it | `<!-- figure: PROGRAM; … -->` | drawn from a run of it: see `figures.rs` |
+//! | picture, below it | `<!-- not drawn: why -->` | none: a photograph of a screen, say |
 //! | `diff` | `<!-- diff: OLD NEW -->` | the difference between two files or parts |
 //! | not Rust | `<!-- not run: why -->` | none |
 //! | anything, once in a page | `<!-- needs: PROGRAM -->` | its consoles are run where that program is installed |

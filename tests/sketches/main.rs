@@ -20,6 +20,7 @@ mod raise_the_limit;
 mod read_time_out;
 mod shared_receiver;
 mod time_wait;
+mod two_writers;
 mod what_they_return;
 mod which_number;
 mod woken_read;

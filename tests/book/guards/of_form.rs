@@ -30,6 +30,10 @@ fn a_figure_has_words_and_a_run() {
         .fails_with("alternative text");
     Small::new(&page.replace("<!-- figure", "<!-- figurine")).fails_with("is not drawn");
     Small::new(&page.replace("-> \"received\"", "-> \"perceived\"")).fails_with("no lane says \"sending\"");
+    let (before, _) = page.split_once("<!-- figure").unwrap();
+    Small::new(&format!("{before}<!-- not drawn: -->\n")).fails_with("is not drawn");
+    let report = Small::new(&format!("{before}<!-- not drawn: a photograph -->\n")).check(false);
+    assert!(!report.problems.iter().any(|problem| problem.contains("is not drawn")), "{report:#?}");
 }
 
 #[test]
