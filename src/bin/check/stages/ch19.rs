@@ -101,6 +101,7 @@ fn echo(context: &mut Context<'_>) -> Verdict {
         Voice::Others => "what one says, the others hear".to_owned(),
         Voice::Nobody => "it speaks unasked, and answers nothing".to_owned(),
     }];
+    context.voice = Some(voice.clone());
     if voice != Voice::Nobody {
         for length in [125, 126, 300, 65_536] {
             let (mark, text) = ch19_voice::sentence(context, length);
@@ -120,7 +121,6 @@ fn echo(context: &mut Context<'_>) -> Verdict {
             notes.push("it also speaks unasked".to_owned());
         }
     }
-    context.voice = Some(voice);
     Ok(Some(notes.join("; ")))
 }
 
