@@ -18,9 +18,12 @@ const TABLE: &[(&str, &str, &str)] = &[
 
 static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| TABLE.iter().map(|(_, look, _)| pattern(look)).collect());
 
-/// A measured time, after a word that says so.
-static DURATION: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"\b(after|took|within|in) (\d+(?:\.\d+)?) ?(ns|µs|us|ms|s)\b"));
+/// A measured time, after a word that says so; or another number that is about right.
+static DURATION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(after|took|within|in|average|p50|p90|p99|p99\.9|max) (\d+(?:\.\d+)?) ?(ns|µs|us|ms|s)\b|\b(about) (\d+(?:\.\d+)?) (KiB|%)",
+    )
+});
 
 /// The line as a page shows it.
 pub(crate) fn line(text: &str) -> String {
