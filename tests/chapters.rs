@@ -18,7 +18,7 @@ use support::{PREFIX, Server, run};
 fn programs() -> Vec<String> {
     let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin")).unwrap();
     let names = sources.map(|source| source.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
-    let mut programs: Vec<String> = names.filter(|name| name.starts_with("ch0") || name.starts_with("ch1")).collect();
+    let mut programs: Vec<String> = names.filter(|name| name.starts_with("ch") && name.contains('_')).collect();
     programs.sort();
     assert!(programs.len() >= 7, "where are the chapters? {programs:?}");
     programs
