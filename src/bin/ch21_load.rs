@@ -143,7 +143,6 @@ fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-// ANCHOR: threads
 /// What the kernel says of this process: its threads, and its resident memory in KiB.
 fn threads_and_memory() -> io::Result<(usize, usize)> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -153,7 +152,6 @@ fn threads_and_memory() -> io::Result<(usize, usize)> {
     };
     Ok((number("Threads:"), number("VmRSS:")))
 }
-// ANCHOR_END: threads
 
 /// What changes when `open` opens the connections, and as long as they are held.
 fn print_cost<T>(what: &str, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
