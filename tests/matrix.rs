@@ -95,11 +95,8 @@ const NOT_JUDGED: &[(&str, &str)] = &[
     ("ch16_udp", "its server takes datagrams, and `check` speaks in streams"),
     ("ch17_reliable", "its stream is built of datagrams, and `check` speaks in TCP's"),
     ("ch18_http", "it speaks HTTP, and `check` speaks in lines"),
-<<<<<<< HEAD
     ("ch20_live", "whoever says something in it is heard by the others, and not answered"),
-=======
     ("ch21_load", "it is about how fast a server is, and `check` asks whether it is right"),
->>>>>>> wt-c21
 ];
 
 /// The chapters that are judged, and bring no stage, and why, in words for the reader.
