@@ -158,7 +158,7 @@ fn answer(client: &Client, mut socket: Socket, stop: &Stop) -> io::Result<()> {
         client.idle.store(false, Ordering::SeqCst);
         // ANCHOR_END: mark
         if count == 0 {
-            break;
+            break; // The client's end; or our own wake-up, if half a line came with the stop: chapter 13.
         }
     }
     if !buffer.rest().is_empty() {
