@@ -203,6 +203,7 @@ fn scene() -> io::Result<()> {
 
     println!("What a thread costs: {CONNECTIONS} silent connections.");
     drop(print_cost("nobody waits for them", held_by_nobody)?);
+    let address = start_server()?; // A new one: it has one worker, and nobody who is about to leave.
     drop(print_cost("a thread waits for each", || silent_clients(address))?);
     Ok(())
 }
