@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::process::Command;
 
+use support::port::Port;
 use support::{has_program, run};
 
 fn ch21_load(words: &[&str]) -> (Option<i32>, String, String) {
@@ -54,9 +54,8 @@ fn the_plot_has_a_dot_for_each_question_and_clock_and_refuses_what_is_no_sample(
 
 #[test]
 fn an_average_of_nobody_is_one_line_and_status_2() {
-    // Bound, and free again: nobody listens there.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for address in [free.as_str(), "nonsense", ""] {
+    let port = Port::any().refuses();
+    for address in [&port.address.to_string(), "nonsense", ""] {
         let (status, output, errors) = ch21_load(&["average", address]);
         assert_eq!((status, output.as_str()), (Some(2), ""), "{address}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{address}: {errors}");
