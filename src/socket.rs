@@ -150,15 +150,16 @@ impl Socket {
         self.connection.stream().reset_on_close()
     }
 
-    /// The deadline that counts for a read that began at `began`, and how much is left of it.
-    fn time_to_read(&self, began: Instant) -> Result<Option<Duration>, Deadline> {
+    /// The deadline that counts at `now` for a read that began at `began`, and how much is left of it.
+    fn time_to_read(&self, began: Instant, now: Instant) -> Result<Option<Duration>, Deadline> {
         if let (Some((message_began, _)), Some(limit)) = (self.message, self.timeouts.message) {
-            return left(limit, message_began.elapsed()).ok_or(Deadline::Message(limit)).map(Some);
+            let elapsed = now.saturating_duration_since(message_began);
+            return left(limit, elapsed).ok_or(Deadline::Message(limit)).map(Some);
         }
         let Some(limit) = self.timeouts.idle else { return Ok(None) };
         // Another thread may be writing to this connection: that is not silence either.
         let silent_since = began.max(self.connection.last_write());
-        left(limit, silent_since.elapsed()).ok_or(Deadline::Idle(limit)).map(Some)
+        left(limit, now.saturating_duration_since(silent_since)).ok_or(Deadline::Idle(limit)).map(Some)
     }
 
     /// Reads what had arrived when the server began to stop, and nothing that comes later: a client that
@@ -203,6 +204,8 @@ impl Read for Socket {
         }
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         let began = Instant::now();
+        // Most reads need no second look at the clock.
+        let mut now = began;
         // First the mark, then the look at the flag: see `wake_if_idle`.
         self.connection.set_state(if may_stop { State::Idle } else { State::Active });
         loop {
@@ -212,7 +215,7 @@ impl Read for Socket {
                 }
                 self.waiting_at_last_call()?;
             }
-            let left = self.time_to_read(began)?;
+            let left = self.time_to_read(began, now)?;
             arm(&mut self.armed_read, left, |timeout| self.connection.stream().set_read_timeout(timeout))?;
             match (&**self.connection.stream()).read(buffer) {
                 // Perhaps not the client's end, but the stop's wake-up.
@@ -238,6 +241,7 @@ impl Read for Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_read = REARM,
                 Err(error) => return Err(error),
             }
+            now = Instant::now();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use log::info;
+use socket_steps::chapter::{Part, part};
 use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
 use socket_steps::server::{Config, Server};
@@ -16,18 +17,10 @@ const MOST: usize = 8 * 1024;
 const PAGE: &str = "<!doctype html>\n<title>Chapter 18</title>\n<h1>서버 응답: 안녕하세요, 브라우저님!</h1>\n";
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
-        [] => scene(),
-        ["server"] => server("127.0.0.1:8080"),
-        ["server", address] => server(address),
-        ["client"] => client("127.0.0.1:8080"),
-        ["client", address] => client(address),
-        _ => {
-            eprintln!("usage: ch18_http [server [ADDR] | client [ADDR]]");
-            std::process::exit(2);
-        }
+    match part("ch18_http [server [ADDR] | client [ADDR]]") {
+        Part::Scene => scene(),
+        Part::Server(options) => server(&options.address),
+        Part::Client(address) => client(&address),
     }
 }
 

@@ -181,15 +181,15 @@ fn held_by_nobody() -> io::Result<Vec<(TcpStream, TcpStream)>> {
     (0..CONNECTIONS).map(|_| Ok((TcpStream::connect(address)?, listener.accept()?.0))).collect()
 }
 
-fn start_server() -> io::Result<SocketAddr> {
-    let server = Server::bind(["127.0.0.1:0"], Config { min_workers: 1, ..Config::default() })?;
+fn start_server(min_workers: usize) -> io::Result<SocketAddr> {
+    let server = Server::bind(["127.0.0.1:0"], Config { min_workers, ..Config::default() })?;
     let address = server.local_addrs()[0].to_string().parse().map_err(io::Error::other)?;
     thread::spawn(|| server.serve(answer));
     Ok(address)
 }
 
 fn scene() -> io::Result<()> {
-    let address = start_server()?;
+    let address = start_server(4)?;
 
     println!("A closed loop: a question, its answer, the next question.");
     print("  from sending", &closed_loop(&mut TcpStream::connect(address)?)?);
@@ -203,13 +203,14 @@ fn scene() -> io::Result<()> {
 
     println!("What a thread costs: {CONNECTIONS} silent connections.");
     drop(print_cost("nobody waits for them", held_by_nobody)?);
+    let address = start_server(1)?; // A new one, with one worker.
     drop(print_cost("a thread waits for each", || silent_clients(address))?);
     Ok(())
 }
 
 /// For a plot: each question of the schedule, when it was due, and what it took; in milliseconds.
 fn samples() -> io::Result<()> {
-    let (from_sent, from_due) = on_schedule(&mut TcpStream::connect(start_server()?)?)?;
+    let (from_sent, from_due) = on_schedule(&mut TcpStream::connect(start_server(4)?)?)?;
     for (number, (sent, due)) in from_sent.iter().zip(&from_due).enumerate() {
         let [sent, due] = [sent, due].map(|latency| latency.as_secs_f64() * 1e3);
         println!("{} {sent:.3} {due:.3}", number as u128 * APART.as_millis());
