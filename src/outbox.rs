@@ -19,7 +19,7 @@ use crate::writer::Writer;
 
 /// How long whoever speaks waits for an outbox that is half full, in case its writer only waits for a processor.
 /// Granted once, and again when everything has been taken out since: one that is not read stops nobody for longer.
-const GRACE: Duration = Duration::from_millis(100);
+pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
 /// The entrance to what is still to be said to one connection. Clones are the same one.
 ///
@@ -115,13 +115,21 @@ impl Outbox {
     /// processor). If there is no room, the client has not read for so long that it is given up: its connection
     /// ends.
     pub fn push(&self, bytes: Arc<[u8]>) {
+        let mut patience = GRACE;
+        self.push_with(bytes, &mut patience);
+    }
+
+    /// As [`push`](Outbox::push), with what is left of the moment that whoever speaks to many has for all of them.
+    /// An outbox for which nothing is left has had it, too: while the others were waited for.
+    pub(crate) fn push_with(&self, bytes: Arc<[u8]>, patience: &mut Duration) {
         let mut queue = self.lock();
         if queue.stage == Stage::Open && queue.waiting.is_half_full() && !queue.grace_is_spent {
             queue.grace_is_spent = true;
-            let until = Instant::now() + GRACE;
-            while queue.grace_is_spent && queue.stage == Stage::Open && Instant::now() < until {
-                queue = self.wait(queue, Some(until.saturating_duration_since(Instant::now())));
+            let began = Instant::now();
+            while queue.grace_is_spent && queue.stage == Stage::Open && began.elapsed() < *patience {
+                queue = self.wait(queue, Some(patience.saturating_sub(began.elapsed())));
             }
+            *patience = patience.saturating_sub(began.elapsed());
         }
         if queue.stage != Stage::Open {
             return;

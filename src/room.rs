@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::outbox::Outbox;
+use crate::outbox::{GRACE, Outbox};
 
 /// How a line is written to a member: its bytes to what goes over the wire.
 pub type Encoding = fn(&[u8]) -> Vec<u8>;
@@ -69,6 +69,8 @@ impl Presence {
     pub fn say(&self, line: &[u8]) {
         // The same bytes for all who are spoken to in the same way: a line is encoded once, not a thousand times.
         let mut encoded: Vec<(Encoding, Arc<[u8]>)> = Vec::new();
+        // For all of them together: each of its own, a hundred who do not read would silence the room for ten seconds.
+        let mut patience = GRACE;
         let members = self.room.lock();
         for (_, member) in members.present.iter().filter(|(number, _)| **number != self.number) {
             let known = encoded.iter().find(|(encoding, _)| std::ptr::fn_addr_eq(*encoding, member.encoding));
@@ -80,7 +82,7 @@ impl Presence {
                     bytes
                 }
             };
-            member.outbox.push(bytes);
+            member.outbox.push_with(bytes, &mut patience);
         }
     }
 }

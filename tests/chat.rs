@@ -134,6 +134,29 @@ fn a_member_that_does_not_read_is_ended_and_the_others_miss_nothing() {
 }
 
 #[test]
+fn many_who_do_not_read_silence_the_room_no_longer_than_one() {
+    const MUTE: usize = 40;
+    let timeouts = Timeouts { write: Some(4 * BOUND), ..Timeouts::default() };
+    let kit = room(Config { timeouts, ..Config::default() }, 100_000);
+    let [mut says, mut hears] = members(&kit);
+    let mute: Vec<Client> = (0..MUTE).map(|_| Client::with_a_small_window(kit.socket_addr())).collect();
+    wait_until_in(&kit, MUTE + 2);
+    let line = "x".repeat(60_000) + "\n";
+    // They fill up together. A moment for each of them would be four seconds.
+    let mut longest = Duration::ZERO;
+    while kit.ended(CloseReason::Write) < MUTE as u64 {
+        let began = Instant::now();
+        says.send(&line);
+        hears.expect(&line);
+        longest = longest.max(began.elapsed());
+        assert!(longest < Duration::from_secs(2), "the room was silent for {longest:?}");
+    }
+    drop(mute);
+    drop((says, hears));
+    kit.stop();
+}
+
+#[test]
 fn a_member_that_stalls_is_ended_at_the_write_deadline() {
     let limit = Duration::from_millis(500);
     let timeouts = Timeouts { write: Some(limit), ..Timeouts::default() };
