@@ -139,7 +139,10 @@ impl Server {
         }
         if !registry.wait_until_empty(drain.saturating_sub(began.elapsed())) {
             let left = registry.connections();
-            log::warn!("the drain deadline has passed: cutting {} connections", left.len());
+            // A server that says nothing of its connections need not say this of them either.
+            let level = shared.config.log_level;
+            let level = if level > log::Level::Info { level } else { log::Level::Warn };
+            log::log!(level, "the drain deadline has passed: cutting {} connections", left.len());
             left.iter().for_each(|connection| connection.cut());
             registry.wait_until_empty(AFTER_THE_CUT);
         }
