@@ -132,6 +132,30 @@ fn question_and_answer(program: &str) -> (&'static str, &'static str) {
 }
 
 #[test]
+fn the_http_server_keeps_its_limit_to_the_byte_and_tells_what_was_wrong() {
+    let mut server = Server::from_command(&mut command("ch18_http", &["server", "127.0.0.1:0"]));
+    let head = |bytes: usize| {
+        let (begin, end) = ("GET / HTTP/1.1\r\nX: ", "\r\n\r\n");
+        format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()))
+    };
+    for (request, status) in [
+        (head(8192), "200 OK"),
+        (head(8193), "431 Request Header Fields Too Large"),
+        ("GET /../secret.txt HTTP/1.1\r\n\r\n".to_owned(), "404 Not Found"),
+        // 405 would have to say, in `Allow`, what is allowed (RFC 9110, section 15.5.6).
+        ("POST / HTTP/1.1\r\n\r\n".to_owned(), "501 Not Implemented"),
+        ("안녕하세요\r\n\r\n".to_owned(), "400 Bad Request"),
+    ] {
+        let mut client = server.client();
+        client.send(&request);
+        let answer = client.rest_as_text();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{} bytes: {answer}", request.len());
+    }
+    server.signal(Signal::INT);
+    server.wait_for_status();
+}
+
+#[test]
 fn a_server_says_first_where_it_can_be_connected_to_and_runs_until_ctrl_c() {
     for_each(&with_a_side("server"), |program| {
         let (question, answer) = question_and_answer(program);

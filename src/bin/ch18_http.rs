@@ -31,12 +31,12 @@ fn read_head(socket: &mut Socket) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
-        if head.len() > MOST {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
         match socket.read(&mut piece)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => head.extend_from_slice(&piece[..count]),
+        }
+        if head.len() > MOST {
+            return Err(io::ErrorKind::InvalidData.into());
         }
     }
     Ok(head)
@@ -51,7 +51,7 @@ fn respond(head: &str) -> String {
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["GET", "/", "HTTP/1.1"] => response("200 OK", "text/html; charset=utf-8", PAGE),
         ["GET", _, "HTTP/1.1"] => response("404 Not Found", "text/plain", "there is nothing by this name\n"),
-        [_, _, "HTTP/1.1"] => response("405 Method Not Allowed", "text/plain", "this can only be read\n"),
+        [_, _, "HTTP/1.1"] => response("501 Not Implemented", "text/plain", "this server knows only GET\n"),
         _ => response("400 Bad Request", "text/plain", "this is not HTTP/1.1\n"),
     }
 }
