@@ -1,0 +1,27 @@
+//! The figures of the fault bar: a test that measures one says it here, and `tests/faults/run` makes a table of them.
+
+use std::env;
+use std::fmt::Display;
+
+/// Says what was measured for a row of the bar, and whether that is within it. Whoever prints a figure that depends
+/// on how fast the machine is does not also assert it: the table gives the verdict, and `cargo test` tests no speed.
+pub fn figure(row: &str, held: bool, what: impl Display) {
+    say(row, if held { "held" } else { "MISSED" }, what);
+}
+
+/// Says that a row cannot be measured here, and why.
+pub fn skipped(row: &str, why: impl Display) {
+    say(row, "skipped", why);
+}
+
+/// Whether to measure at the size of the bar, which takes minutes. Otherwise a test is as large as `cargo test` bears.
+pub fn full() -> bool {
+    env::var_os("FAULTS").is_some_and(|size| size == "full")
+}
+
+/// A line that `tests/faults/run` finds, wherever the test harness has left the cursor.
+fn say(row: &str, verdict: &str, what: impl Display) {
+    let what = what.to_string();
+    assert!(!what.contains('\n'), "a figure is one line: {what}");
+    println!("\nfigure {row} {verdict}: {what}");
+}
