@@ -150,12 +150,15 @@ where
                             self.pause_because(&error);
                         }
                     }
-                    Trouble::Machine => {
-                        if let Err(error) = self.tell_with_the_spare(listener) {
+                    Trouble::Machine => match self.tell_with_the_spare(listener) {
+                        Ok(()) => {} // What was missing for this one may be there for the next.
+                        Err(error) if Trouble::of(&error) == Trouble::Machine => {
                             self.pause_because(&error);
+                            return Ok(());
                         }
-                        return Ok(());
-                    }
+                        Err(error) if Trouble::of(&error) == Trouble::Nobody => return Ok(()),
+                        Err(error) => return Err(error),
+                    },
                     Trouble::Listener => return Err(error),
                 },
             }
@@ -226,29 +229,21 @@ where
         });
     }
 
-    /// Accepts a few with the descriptor that was kept for this, tells each, and closes at once: there is no
+    /// Accepts one with the descriptor that was kept for this, tells it, and closes at once: there is no
     /// descriptor for a polite close.
     ///
     /// # Errors
-    /// When not even that works, and only time can help.
+    /// When nobody is there, or when not even that works, and only time can help.
     fn tell_with_the_spare(&mut self, listener: &Listener) -> io::Result<()> {
-        for _ in 0..BATCH {
-            drop(self.spare.take());
-            let accepted = listener.accept();
-            if let Ok((stream, peer)) = &accepted {
-                let text = "busy: no descriptors are left, try again later";
-                let told = send_at_once(stream, text);
-                self.count_turned_away(told, peer.clone(), text);
-            }
-            let accepted = accepted.map(drop); // Closed: its descriptor is the next spare.
-            self.spare = a_descriptor();
-            match accepted {
-                Err(error) if Trouble::of(&error) == Trouble::Machine => return Err(error),
-                Err(error) if Trouble::of(&error) == Trouble::Nobody => break,
-                _ => {}
-            }
-        }
-        Ok(())
+        drop(self.spare.take());
+        let accepted = listener.accept().map(|(stream, peer)| {
+            let text = "busy: no descriptors are left, try again later";
+            let told = send_at_once(&stream, text);
+            self.count_turned_away(told, peer, text);
+            drop(stream); // Closed: its descriptor is the next spare.
+        });
+        self.spare = a_descriptor();
+        accepted.or_else(|error| if Trouble::of(&error) == Trouble::Client { Ok(()) } else { Err(error) })
     }
 
     /// Tells everyone whom the kernel has accepted and we have not. Closing the listener first would reset

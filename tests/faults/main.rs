@@ -1,6 +1,7 @@
 //! Several things broken at once, and machines broken on purpose: see `README.md` beside this file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod accept_errors;
 mod catalogue;
 #[path = "../support/mod.rs"]
 mod support;

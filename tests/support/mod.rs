@@ -9,6 +9,7 @@ pub mod kit;
 pub mod load;
 pub mod lossy;
 pub mod port;
+pub mod trace;
 pub mod web;
 
 use std::collections::BTreeMap;
