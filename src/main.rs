@@ -235,15 +235,19 @@ fn start_output() -> io::Result<(Output, Output)> {
 }
 
 /// The first signal stops the server in good order, the second at once.
-fn stop_on_signals(server: &Server) -> Result<(), ctrlc::Error> {
+fn stop_on_signals(server: &Server) -> io::Result<()> {
     let handle = server.handle();
     let asked = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
+    let set = ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
         log::info!("stopping; a second signal ends it at once");
         handle.stop();
+    });
+    set.map_err(|error| match error {
+        ctrlc::Error::System(error) => error, // By itself it does not say which.
+        other => io::Error::other(other),
     })
 }
 

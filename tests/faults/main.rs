@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod accept_errors;
+mod call_errors;
 mod catalogue;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,189 @@
+//! A system call of a conversation fails, and the conversation ends, or does not even notice; the others go on.
+
+use crate::support::trace::{Trace, can_trace};
+use crate::support::{Client, Ended, PREFIX, Server, program, run};
+
+/// One worker, to which everyone comes in turn: what strace counts for each thread, it counts for this one.
+const ONE_WORKER: [&str; 8] =
+    ["--service", "lines", "--min-workers", "1", "--max-connections", "1", "--when-full", "wait"];
+
+fn serve(client: &mut Client) {
+    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+}
+
+fn stop_in_good_order(server: Server, served: u64) -> Ended {
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((ended.accounts.of("served"), ended.accounts.of("closed")), (served, served));
+    ended
+}
+
+/// Injects the fault into the first client's conversation, which ends in this way after so many answers; the second
+/// client is served.
+fn ends_one_conversation(fault: &str, answers: usize, reason: &str) {
+    let Some((server, trace)) = Trace::of_a_server(fault, &ONE_WORKER) else { return };
+    let mut first = server.client();
+    (0..answers).for_each(|_| serve(&mut first));
+    if answers == 0 {
+        first.send("hello\n");
+    }
+    // The fault is not the connection's: the end that we see is the server's. Its close may be a reset, for what was
+    // not read any more.
+    let (came, _) = first.rest_and_end();
+    assert_eq!(String::from_utf8_lossy(&came), "", "{fault}: half an answer");
+    drop(first);
+    serve(&mut server.client());
+    let ended = stop_in_good_order(server, 2);
+    assert!(ended.log.contains(&format!("#1 ended ({reason})")), "{fault}: {}", ended.log);
+    assert!(!trace.injections().is_empty(), "{fault}: {}", trace.text());
+}
+
+#[test]
+fn a_read_that_fails_ends_its_conversation_alone() {
+    for (error, reason) in [
+        ("ECONNRESET", "reset"),
+        ("ECONNABORTED", "reset"),
+        ("ETIMEDOUT", "error"),
+        ("EHOSTUNREACH", "error"),
+        ("ENETDOWN", "error"),
+        ("ENOTCONN", "error"),
+        ("ENOMEM", "error"),
+        ("EIO", "error"),
+    ] {
+        ends_one_conversation(&format!("recvfrom:error={error}:when=2"), 1, reason);
+    }
+}
+
+#[test]
+fn a_write_that_fails_ends_its_conversation_alone() {
+    for (error, reason) in [
+        ("EPIPE", "broken-pipe"),
+        ("ECONNRESET", "reset"),
+        ("ECONNABORTED", "reset"),
+        ("ETIMEDOUT", "error"),
+        ("EHOSTUNREACH", "error"),
+        ("ENOBUFS", "error"),
+        ("ENOMEM", "error"),
+        ("EIO", "error"),
+    ] {
+        ends_one_conversation(&format!("sendto:error={error}:when=1"), 0, reason);
+    }
+}
+
+#[test]
+fn a_deadline_that_cannot_be_set_ends_its_conversation_alone() {
+    // The worker's second is the one for reading, its third the one for writing.
+    ends_one_conversation("setsockopt:error=ENOBUFS:when=2", 0, "error");
+    ends_one_conversation("setsockopt:error=ENOBUFS:when=3", 0, "error");
+}
+
+#[test]
+fn a_call_that_is_interrupted_or_comes_back_early_is_made_again() {
+    const MESSAGES: usize = 50;
+    let faults = [
+        "accept4:error=EINTR",
+        "poll,ppoll:error=EINTR",
+        "recvfrom:error=EINTR",
+        "recvfrom:error=EAGAIN",
+        "sendto:error=EINTR",
+        "sendto:error=EAGAIN",
+    ];
+    for fault in faults {
+        let Some((server, trace)) = Trace::of_a_server(&format!("{fault}:when=1+2"), &ONE_WORKER) else { return };
+        for _ in 0..2 {
+            let mut client = server.client();
+            (0..MESSAGES).for_each(|_| serve(&mut client));
+            assert_eq!(client.end().rest_as_text(), "", "{fault}");
+        }
+        let ended = stop_in_good_order(server, 2);
+        assert!(ended.log.matches("ended (finished)").count() == 2, "{fault}: {}", ended.log);
+        assert!(trace.injections().len() >= 2, "{fault}: {}", trace.text());
+    }
+}
+
+#[test]
+fn a_client_whose_new_connection_has_no_address_is_connected_all_the_same() {
+    if !can_trace() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let (mut talk, trace) = Trace::with_fault("getpeername:error=ENOTCONN", env!("CARGO_BIN_EXE_talk"));
+    let (status, shown, errors) = run(talk.arg(server.address()), b"hello");
+    assert_eq!((status.code(), shown), (Some(0), format!("{PREFIX}hello")), "{errors}");
+    assert!(!trace.injections().is_empty());
+}
+
+#[test]
+fn a_client_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_back() {
+    // Counted for each thread by itself: the thread that accepts starts one for each client that stays. At the start
+    // it starts fewer.
+    const FAILURES: usize = 5;
+    let fault = format!("clone3,clone:error=EAGAIN:when=20..{}", 19 + FAILURES);
+    let options = ["--service", "lines", "--min-workers", "1"];
+    let Some((server, trace)) = Trace::of_a_server(&fault, &options) else { return };
+    let (mut held, mut told) = (Vec::new(), 0);
+    while told < FAILURES {
+        let mut client = server.client();
+        client.send("hello\n");
+        // A prefix and a refusal both have five bytes.
+        if client.read(5) == b"busy:" {
+            assert_eq!(client.rest_as_text(), " no thread could be started, try again later\n");
+            told += 1;
+        } else {
+            assert_eq!(told, 0, "only these calls fail, and they follow each other");
+            client.read(PREFIX.len() + 1);
+            held.push(client);
+        }
+    }
+    for _ in 0..3 {
+        let mut client = server.client();
+        serve(&mut client);
+        held.push(client);
+    }
+    held.iter_mut().for_each(serve);
+    let served = held.len() as u64;
+    drop(held);
+    let ended = stop_in_good_order(server, served);
+    assert_eq!((ended.accounts.of("refused"), ended.accounts.of("failed")), (FAILURES as u64, 0));
+    assert!(ended.log.contains("no thread could be started: Resource temporarily unavailable"), "{}", ended.log);
+    assert_eq!(trace.injections().len(), FAILURES);
+}
+
+/// How many threads the finished server's first thread starts before it listens.
+fn threads_at_the_start() -> Option<usize> {
+    let (server, trace) = Trace::of_a_server("clone3,clone:error=EAGAIN:when=1000", &[])?;
+    let pid = server.pid().to_string();
+    assert!(server.stop().status.success());
+    let text = trace.text();
+    let calls = text.lines().filter(|line| line.starts_with(&pid) && line.contains("clone"));
+    Some(calls.filter(|line| !line.contains("resumed")).count())
+}
+
+#[test]
+fn a_server_that_cannot_start_one_of_its_threads_says_so_in_one_line_and_does_not_start() {
+    let Some(count) = threads_at_the_start() else { return };
+    assert!(count > 5, "{count}");
+    for number in 1..=count {
+        let (mut command, trace) =
+            Trace::with_fault(&format!("clone3,clone:error=EAGAIN:when={number}"), program().get_program());
+        let (status, shown, errors) = run(command.args(["--no-page", "--listen", "127.0.0.1:0"]), b"");
+        assert_eq!((status.code(), shown.as_str()), (Some(2), ""), "thread {number}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "thread {number}: {errors}");
+        assert!(errors.contains("Resource temporarily unavailable"), "thread {number}: {errors}");
+        assert!(!trace.injections().is_empty(), "thread {number}");
+    }
+}
+
+#[test]
+fn an_address_that_the_kernel_does_not_give_is_one_line_and_status_2() {
+    if !can_trace() {
+        return;
+    }
+    for fault in ["socket:error=EMFILE:when=1", "setsockopt:error=ENOMEM:when=1", "listen:error=EADDRINUSE:when=1"] {
+        let (mut command, trace) = Trace::with_fault(fault, program().get_program());
+        let (status, shown, errors) = run(command.args(["--no-page", "--listen", "127.0.0.1:0"]), b"");
+        assert_eq!((status.code(), shown.as_str()), (Some(2), ""), "{fault}: {errors}");
+        assert!(errors.lines().count() == 1 && errors.contains("cannot listen on 127.0.0.1:0"), "{fault}: {errors}");
+        assert!(!trace.injections().is_empty(), "{fault}");
+    }
+}
