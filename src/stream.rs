@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket as RawSocket, Type};
+use socket2::{SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::addr::Addr;
 
@@ -90,7 +90,10 @@ impl Stream {
     /// Sets what TCP alone has; does nothing on a path. Without Nagle's algorithm (`no_delay`) a small
     /// answer does not wait for the acknowledgement of the one before. `keep_alive` is how long a silent
     /// connection is left alone before the kernel asks whether the other side is still there; the kernel
-    /// counts in whole seconds, from 1 to 32,767, and gets the next that is no shorter.
+    /// counts in whole seconds, from 1 to 32,767, and gets the next that is no shorter. It asks ten times, a
+    /// second apart, as Node does; without an answer, a read fails with
+    /// [`TimedOut`](io::ErrorKind::TimedOut). (Left to Linux, that would take eleven minutes: nine times, 75
+    /// seconds apart.)
     ///
     /// # Errors
     /// When the kernel refuses, which it does not do for an open socket.
@@ -102,7 +105,8 @@ impl Stream {
             if let Some(idle) = keep_alive {
                 // Out of its range, the kernel would refuse, and leave it at two hours.
                 let idle = Duration::from_secs(idle.as_secs_f64().ceil().clamp(1.0, 32_767.0) as u64);
-                SockRef::from(stream).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+                let asking = TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(1)).with_retries(10);
+                SockRef::from(stream).set_tcp_keepalive(&asking)?;
             }
         }
         Ok(())

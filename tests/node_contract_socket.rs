@@ -180,6 +180,9 @@ fn no_delay_and_keep_alive_are_set_as_configured() {
         let kit = Kit::serve(config, move |socket| {
             let socket = SockRef::from(&**socket.connection().stream());
             let idle = socket.keepalive()?.then(|| socket.tcp_keepalive_time()).transpose()?;
+            // As Node asks: ten times, a second apart.
+            let asks = (socket.tcp_keepalive_retries()?, socket.tcp_keepalive_interval()?);
+            assert!(idle.is_none() || asks == (10, Duration::from_secs(1)), "{asks:?}");
             report.send((socket.tcp_nodelay()?, idle)).unwrap();
             Ok(())
         });

@@ -4,5 +4,7 @@
 mod accept_errors;
 mod call_errors;
 mod catalogue;
+mod machines;
+mod network;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,164 @@
+//! The network fails: whoever is at its other end vanishes without a word, or the kernel ends a connection by itself.
+
+use std::io::{self, Read};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use socket_steps::deadline::Timeouts;
+use socket_steps::server;
+use socket_steps::stats::CloseReason;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::machines::{Cable, SERVER};
+use crate::support::figures::{figure, full, skipped};
+use crate::support::kit::Kit;
+use crate::support::{Client, PREFIX, Server, wait_until};
+
+/// Two machines, if this one can be two; if not, says why not.
+fn cable() -> Option<Cable> {
+    Cable::new().map_err(|why| skip(&why)).ok()
+}
+
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    skipped("B17", why);
+}
+
+fn serve(client: &mut Client) {
+    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+}
+
+/// Whether for this client's kernel everything is as it was: no end has come, and no error.
+fn notices_nothing(client: &mut Client) -> bool {
+    client.0.set_nonblocking(true).unwrap();
+    let read = client.0.read(&mut [0]);
+    client.0.set_nonblocking(false).unwrap();
+    read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// What is said of each: how long after it had vanished it was found, by which deadline.
+fn say(how: &str, found: Duration, deadline: Duration, slack: Duration) {
+    figure("B17", found <= deadline + slack, format!("{how}: found after {found:?}, the deadline is {deadline:?}"));
+}
+
+#[test]
+fn a_peer_that_vanishes_while_it_is_silent_is_found_at_the_idle_deadline() {
+    let Some(cable) = cable() else { return };
+    let deadline = Duration::from_secs(if full() { 5 } else { 1 });
+    let (address, idle) = (format!("{SERVER}:0"), format!("{deadline:?}"));
+    let server = cable.server.run(|| Server::listening_on(&address, &["--service", "lines", "--idle-timeout", &idle]));
+    let address = server.socket_addr();
+    let mut client = cable.client.run(|| Client::connect(address));
+    let asked = Instant::now();
+    serve(&mut client);
+    cable.cut();
+    let vanished = Instant::now();
+    server.wait_for_log("#1 ended (idle)");
+    let found = vanished.elapsed();
+    assert!(asked.elapsed() >= deadline, "{:?} after it was last heard", asked.elapsed());
+    // The server has said goodbye, again and again. It reached the other machine, and nobody on it.
+    wait_until("its goodbye is lost", || (cable.lost() >= 2).then_some(()));
+    assert!(cable.sent_again() >= 1);
+    assert!(notices_nothing(&mut client), "the cable was not cut");
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    say("while it was silent", found, deadline, Duration::from_millis(100));
+}
+
+#[test]
+fn a_peer_that_vanishes_amid_an_answer_is_found_at_the_write_deadline_and_its_kernel_forgets_it() {
+    let Some(cable) = cable() else { return };
+    let deadline = Duration::from_secs(if full() { 5 } else { 1 });
+    let timeouts = Timeouts { write: Some(deadline), ..Timeouts::default() };
+    let config = server::Config { timeouts, ..server::Config::default() };
+    let server = cable.server.run(|| server::Server::bind([format!("{SERVER}:0")], config).unwrap());
+    let kit = Kit::on(server, |mut socket| io::copy(&mut io::repeat(b'.'), &mut socket).map(drop));
+    let mut client = cable.client.run(|| kit.client());
+    client.read(1024 * 1024);
+    cable.cut();
+    let vanished = Instant::now();
+    kit.wait_for_end(CloseReason::Write, 1);
+    let found = vanished.elapsed();
+    assert!(found >= deadline, "{found:?}");
+    assert!(cable.sent_again() >= 1, "nothing was sent again");
+    assert!(cable.lost() >= 1, "nothing was lost");
+    // Megabytes for nobody.
+    wait_until("the server's kernel forgets it", || (cable.server.connections() == 0).then_some(()));
+    // What had come before is there; an end is not.
+    let mut waiting = vec![0; 64 * 1024];
+    client.0.set_nonblocking(true).unwrap();
+    let error = loop {
+        match client.0.read(&mut waiting) {
+            Ok(count) => assert!(count > 0, "the cable was not cut"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "the cable was not cut");
+    kit.stop();
+    say("amid an answer", found, deadline, Duration::from_millis(500));
+}
+
+#[test]
+fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
+    let Some(cable) = cable() else { return };
+    let keep_alive = Duration::from_secs(1);
+    // At full size the ten questions that the kit asks for, a second apart.
+    let questions = if full() { 10 } else { 2 };
+    let config = server::Config {
+        timeouts: Timeouts { idle: None, ..Timeouts::default() },
+        keep_alive: Some(keep_alive),
+        ..server::Config::default()
+    };
+    let server = cable.server.run(|| server::Server::bind([format!("{SERVER}:0")], config).unwrap());
+    let kit = Kit::on(server, move |mut socket| {
+        if !full() {
+            let fewer = TcpKeepalive::new().with_retries(questions);
+            SockRef::from(&**socket.connection().stream()).set_tcp_keepalive(&fewer)?;
+        }
+        io::copy(&mut socket.by_ref(), &mut io::sink()).map(drop)
+    });
+    let mut client = cable.client.run(|| kit.client());
+    let asked = Instant::now();
+    client.send("hello");
+    kit.wait_until_read(5);
+    cable.cut();
+    let vanished = Instant::now();
+    kit.wait_for_end(CloseReason::Error, 1);
+    let found = vanished.elapsed();
+    let deadline = keep_alive + questions * Duration::from_secs(1);
+    // The kernel counts from the last packet that came.
+    assert!(asked.elapsed() >= deadline, "{:?}", asked.elapsed());
+    assert_eq!(cable.server.counter("TcpExt", "TCPKeepAlive"), u64::from(questions));
+    assert!(cable.lost() >= u64::from(questions));
+    assert!(notices_nothing(&mut client), "the cable was not cut");
+    kit.stop();
+    say("with keep-alive in place of the idle deadline", found, deadline, Duration::from_millis(500));
+}
+
+#[test]
+fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root may end connections of others");
+    }
+    if !crate::support::has_program("ss") {
+        return;
+    }
+    let server = Server::start(&["--service", "lines"]);
+    let (mut first, mut second) = (server.client(), server.client());
+    serve(&mut first);
+    serve(&mut second);
+    // This one, and no other.
+    let client = first.0.local_addr().unwrap();
+    let mut ss = Command::new("ss");
+    ss.args(["-K", "-tnH", "src", &server.address().to_string(), "dst", &client.to_string()]);
+    let output = ss.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    if !String::from_utf8_lossy(&output.stdout).contains("ESTAB") {
+        return eprintln!("SKIPPED: this kernel does not end connections for ss -K");
+    }
+    assert!(server.wait_for_log("ended (reset)").contains("#1 "));
+    assert_eq!(first.rest_and_end().1.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    serve(&mut second);
+    drop(second);
+    assert!(server.stop().status.success());
+}
