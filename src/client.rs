@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -237,8 +238,23 @@ fn start(address: &Addr) -> io::Result<RawSocket> {
     let socket = RawSocket::new(address.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&raw) {
-        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(explained(error, address)),
         _ => Ok(socket),
+    }
+}
+
+/// "Invalid argument" is what Linux says of an address that is of use only together with an interface, and also
+/// when a route leads nowhere: a mistake that trying again does not mend, and one that it may.
+fn explained(error: io::Error, address: &Addr) -> io::Error {
+    match address {
+        Addr::Tcp(tcp) if Errno::from_io_error(&error) == Some(Errno::INVAL) => match tcp {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+                let why = "it is an address of many networks; say on which interface, as in [fe80::1%eth0]:8080";
+                io::Error::new(io::ErrorKind::InvalidInput, why)
+            }
+            _ => io::Error::new(io::ErrorKind::HostUnreachable, "a route of this machine discards what goes there"),
+        },
+        _ => error,
     }
 }
 
@@ -265,7 +281,7 @@ fn is_connected_to_itself(socket: &RawSocket) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()

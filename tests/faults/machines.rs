@@ -98,7 +98,8 @@ pub(crate) struct Cable {
 /// Where the server's machine is, from the addresses for documentation (RFC 5737).
 pub(crate) const SERVER: &str = "192.0.2.1";
 
-const CLIENT: &str = "192.0.2.2";
+/// Where the client's machine is.
+pub(crate) const PEER: &str = "192.0.2.2";
 
 impl Cable {
     /// Or why there is none.
@@ -109,20 +110,20 @@ impl Cable {
             "link add name cable address 02:00:00:00:00:01 netns {here} type veth \
              peer name cable address 02:00:00:00:00:02 netns {there}"
         ))?;
-        for (machine, address) in [(&server, SERVER), (&client, CLIENT)] {
+        for (machine, address) in [(&server, SERVER), (&client, PEER)] {
             machine.ip("link set lo up")?;
             machine.ip(&format!("address add {address}/30 dev cable"))?;
             machine.ip("link set cable up")?;
         }
         // As if a router were in between: nobody asks for the client's hardware, and nobody is told that it is gone.
-        server.ip(&format!("neighbour replace {CLIENT} lladdr 02:00:00:00:00:02 nud permanent dev cable"))?;
+        server.ip(&format!("neighbour replace {PEER} lladdr 02:00:00:00:00:02 nud permanent dev cable"))?;
         Ok(Cable { server, client })
     }
 
     /// From now on, what goes to the client's machine reaches nobody, and nobody is told so. What the client's machine
     /// would like to say, it cannot say either.
     pub(crate) fn cut(&self) {
-        self.client.ip(&format!("address delete {CLIENT}/30 dev cable")).unwrap();
+        self.client.ip(&format!("address delete {PEER}/30 dev cable")).unwrap();
     }
 
     /// How many packets for the client have come to nobody since the cut.

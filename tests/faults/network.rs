@@ -9,10 +9,10 @@ use socket_steps::server;
 use socket_steps::stats::CloseReason;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::machines::{Cable, SERVER};
+use super::machines::{Cable, PEER, SERVER};
 use crate::support::figures::{figure, full, skipped};
 use crate::support::kit::Kit;
-use crate::support::{Client, PREFIX, Server, wait_until};
+use crate::support::{Client, PREFIX, Server, has_ipv6, run, wait_until};
 
 /// Two machines, if this one can be two; if not, says why not.
 fn cable() -> Option<Cable> {
@@ -133,6 +133,42 @@ fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
     assert!(notices_nothing(&mut client), "the cable was not cut");
     kit.stop();
     say("with keep-alive in place of the idle deadline", found, deadline, Duration::from_millis(500));
+}
+
+#[test]
+fn a_client_that_cannot_get_there_says_why_in_one_line() {
+    let Some(cable) = cable() else { return };
+    let machine = &cable.server;
+    // What routers and firewalls on the way would answer, this machine answers itself.
+    for route in ["blackhole 198.51.100.1", "unreachable 198.51.100.2", "prohibit 198.51.100.3"] {
+        machine.ip(&format!("route add {route}")).unwrap();
+    }
+    let asked = |address: &str| {
+        let mut talk = Command::new(env!("CARGO_BIN_EXE_talk"));
+        talk.args([address, "--within", "1s"]);
+        let (status, shown, errors) = machine.run(|| run(&mut talk, b"hello"));
+        assert_eq!(shown, "");
+        (status.code().unwrap(), errors)
+    };
+    let on_the_cable = format!("{PEER}:80");
+    let cases = [
+        ("203.0.113.1:80", 1, "Network is unreachable"),
+        ("198.51.100.1:80", 1, "a route of this machine discards what goes there"),
+        ("198.51.100.2:80", 1, "No route to host"),
+        ("198.51.100.3:80", 1, "Permission denied"),
+        ("[fe80::1]:80", 2, "it is an address of many networks; say on which interface, as in [fe80::1%eth0]:8080"),
+        (&on_the_cable, 1, "Connection refused"),
+    ];
+    let has_ipv6 = has_ipv6();
+    for (address, status, why) in cases.into_iter().filter(|(address, ..)| has_ipv6 || !address.starts_with('[')) {
+        assert_eq!(asked(address), (status, format!("talk: cannot connect to {address}: {why}")));
+    }
+    cable.cut();
+    let began = Instant::now();
+    let why = format!("talk: cannot connect to {on_the_cable}: no answer within 1s");
+    assert_eq!(asked(&on_the_cable), (1, why));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(cable.lost() >= 1, "the cable was not cut");
 }
 
 #[test]
