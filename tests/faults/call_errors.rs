@@ -1,7 +1,9 @@
 //! A system call of a conversation fails, and the conversation ends, or does not even notice; the others go on.
 
+use rustix::process::Signal;
+
 use crate::support::trace::{Trace, can_trace};
-use crate::support::{Client, Ended, PREFIX, Server, program, run};
+use crate::support::{Client, Ended, PREFIX, Server, program, run, wait_until};
 
 /// One worker, to which everyone comes in turn: what strace counts for each thread, it counts for this one.
 const ONE_WORKER: [&str; 8] =
@@ -111,6 +113,29 @@ fn a_client_whose_new_connection_has_no_address_is_connected_all_the_same() {
     let (status, shown, errors) = run(talk.arg(server.address()), b"hello");
     assert_eq!((status.code(), shown), (Some(0), format!("{PREFIX}hello")), "{errors}");
     assert!(!trace.injections().is_empty());
+}
+
+#[test]
+fn a_client_that_was_reset_before_accept_is_known_by_the_address_that_accept_gave() {
+    let Some((server, trace)) = Trace::of_a_server("getpeername:error=ENOTCONN", &ONE_WORKER) else { return };
+    server.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", server.pid());
+    wait_until("the server stands still", || {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        // T, and t for one that is traced.
+        stat.rsplit_once(") ").unwrap().1.starts_with(['T', 't']).then_some(())
+    });
+    let mut client = server.client();
+    let address = client.0.local_addr().unwrap();
+    client.send("hello\n");
+    client.reset();
+    server.signal(Signal::CONT);
+    server.wait_for_log(&format!("#1 {address} connected"));
+    assert!(server.wait_for_log("#1 ended").contains("(reset)"));
+    serve(&mut server.client());
+    stop_in_good_order(server, 2);
+    // Asked again, the kernel would not know it any more; so nobody asks.
+    assert_eq!(trace.injections().len(), 0, "{}", trace.text());
 }
 
 #[test]

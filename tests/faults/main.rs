@@ -4,6 +4,7 @@
 mod accept_errors;
 mod call_errors;
 mod catalogue;
+mod limits;
 mod machines;
 mod network;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,146 @@
+//! The machine lets a running server start no more threads: for want of memory to put a stack in, of thread numbers in
+//! its control group, or of processes that its user may have. (That descriptors run out is in `tests/descriptors.rs`.)
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
+
+use crate::support::{Client, PREFIX, Server, has_program, program, wait_until};
+
+/// How many clients come while no thread can be started.
+const NEWCOMERS: usize = 20;
+
+const OPTIONS: [&str; 6] = ["--no-page", "--listen", "127.0.0.1:0", "--service", "lines", "--min-workers=2"];
+
+fn start(command: &mut Command) -> Server {
+    Server::from_command(command.args(OPTIONS))
+}
+
+fn serve(client: &mut Client) {
+    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+}
+
+/// While the limit is there, those who have a thread are served, and newcomers are told; once it is lifted, everyone is
+/// served again.
+fn is_survived(server: Server, limit: impl FnOnce(&Server), lift: impl FnOnce(&Server)) {
+    let mut held = [server.client(), server.client()];
+    held.iter_mut().for_each(serve);
+    limit(&server);
+    for _ in 0..NEWCOMERS {
+        assert_eq!(server.client().rest_as_text(), "busy: no thread could be started, try again later\n");
+        held.iter_mut().for_each(serve);
+    }
+    lift(&server);
+    let mut more: Vec<Client> = (0..NEWCOMERS).map(|_| server.client()).collect();
+    more.iter_mut().chain(&mut held).for_each(serve);
+    drop((held, more));
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    let counted = ["served", "refused", "failed"].map(|name| ended.accounts.of(name));
+    assert_eq!(counted, [2 + NEWCOMERS as u64, NEWCOMERS as u64, 0]);
+    assert!(ended.log.contains("no thread could be started: Resource temporarily unavailable"), "{}", ended.log);
+}
+
+/// Lowers one of its limits, or sets it back to what it was when it was started by us.
+fn set(server: &Server, resource: Resource, lower: Option<u64>) {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let limit = Rlimit { current: lower.or(current), maximum };
+    prlimit(Pid::from_raw(server.pid() as i32), resource, limit).unwrap();
+}
+
+#[test]
+fn without_room_for_another_stack_newcomers_are_told() {
+    let size = |server: &Server| {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
+        1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    // As with `ulimit -v`. A stack takes 2 MiB; what it needs besides, it has.
+    let limit = |server: &Server| set(server, Resource::As, Some(size(server) + 1024 * 1024));
+    is_survived(start(&mut program()), limit, |server| set(server, Resource::As, None));
+}
+
+#[test]
+fn without_a_process_more_for_its_user_newcomers_are_told() {
+    // The limit counts all that a user has, and root has none. A user that nobody is:
+    const NOBODY: u32 = 64_123;
+    let as_nobody = |mut command: Command| {
+        if geteuid().is_root() {
+            command.uid(NOBODY);
+        }
+        command
+    };
+    // Whoever is to change the limits of a program is the same user as the program.
+    let prlimit = |server: &Server, limit: &str| {
+        let mut prlimit = as_nobody(Command::new("prlimit"));
+        prlimit.arg(format!("--pid={}", server.pid())).arg(format!("--nproc={limit}:"));
+        assert!(prlimit.status().unwrap().success());
+    };
+    if !has_program("prlimit") {
+        return;
+    }
+    let looked = as_nobody(program()).arg("--version").stdout(Stdio::null()).status();
+    if !looked.is_ok_and(|status| status.success()) {
+        return eprintln!("SKIPPED: root has no limit of processes, and nobody else may run the program here");
+    }
+    let usual = getrlimit(Resource::Nproc).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    // As with `ulimit -u`: less than it has already.
+    is_survived(start(&mut as_nobody(program())), |server| prlimit(server, "1"), |server| prlimit(server, &usual));
+}
+
+/// A control group of our own, with a limit of threads. Removed when dropped, which is possible once it is empty.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Result<Group, String> {
+        // Version 1 has a hierarchy for each controller, version 2 one for all, and there it may be switched off.
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
+        let root = root.ok_or("there are no control groups here")?;
+        let group = Group(root.join(format!("socket-steps-test-{}", std::process::id())));
+        fs::create_dir(&group.0).map_err(|error| format!("cannot make a control group: {error}"))?;
+        match group.0.join("pids.max").exists() {
+            true => Ok(group),
+            false => Err("control groups have no limit of threads here".to_owned()),
+        }
+    }
+
+    fn write(&self, file: &str, value: impl ToString) -> io::Result<()> {
+        fs::write(self.0.join(file), value.to_string())
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        wait_until("the control group is empty", || fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn without_a_thread_more_for_its_control_group_newcomers_are_told() {
+    // Outlives the server, however this test ends.
+    let group = match Group::new() {
+        Ok(group) => group,
+        Err(why) => return eprintln!("SKIPPED: {why}"),
+    };
+    let server = start(&mut program());
+    if let Err(error) = group.write("cgroup.procs", server.pid()) {
+        return eprintln!("SKIPPED: the server cannot be moved to another control group: {error}");
+    }
+    let now = |_: &Server| group.write("pids.max", group.read("pids.current").trim()).unwrap();
+    let lift = |_: &Server| {
+        let events = group.read("pids.events");
+        let hits = events.lines().find_map(|line| line.strip_prefix("max ")).unwrap();
+        assert!(hits.parse::<usize>().unwrap() >= NEWCOMERS, "{events}");
+        group.write("pids.max", "max").unwrap();
+    };
+    is_survived(server, now, lift);
+}
