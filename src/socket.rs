@@ -90,7 +90,14 @@ impl Socket {
     /// Another entrance to the writing side, for a thread of its own: a connection that is spoken to while it is
     /// silent has one thread that reads and one that writes. From now on only that one is to write, or what the
     /// two say gets mixed.
+    ///
+    /// Whoever writes keeps the connection from being idle, also when nobody is there any more to read it. So from now
+    /// on the idle deadline is also the kernel's, for what it has sent and nobody has acknowledged.
     pub fn writer(&self) -> Writer {
+        if let Some(limit) = self.timeouts.idle {
+            // It fails only when the connection is gone already.
+            let _ = self.connection.stream().give_up_unacknowledged_after(limit);
+        }
         Writer::on(Arc::clone(&self.connection), self.timeouts.write)
     }
 

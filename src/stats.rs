@@ -74,7 +74,7 @@ pub enum CloseReason {
     Finished,
     /// The handler returned before the client had ended.
     Closed,
-    /// The client was silent for too long.
+    /// The client was silent for too long, or its kernel was.
     Idle,
     /// A message took too long.
     Message,
@@ -116,6 +116,8 @@ impl CloseReason {
             (Some(Deadline::Write(_)), _) => CloseReason::Write,
             (None, io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => CloseReason::Reset,
             (None, io::ErrorKind::BrokenPipe) => CloseReason::BrokenPipe,
+            // The kernel's own: what it has sent, or asked for keep-alive, was not acknowledged.
+            (None, io::ErrorKind::TimedOut) if error.raw_os_error().is_some() => CloseReason::Idle,
             (None, _) if Full::is(error) => CloseReason::Write,
             (None, io::ErrorKind::InvalidData) => CloseReason::Rejected,
             (None, _) => CloseReason::Error,

@@ -138,6 +138,23 @@ impl Stream {
         }
     }
 
+    /// When what was written has gone unacknowledged for so long, the kernel gives the connection up, and a read fails
+    /// with [`TimedOut`](io::ErrorKind::TimedOut) (`TCP_USER_TIMEOUT`, RFC 5482). Left to itself, Linux tries for a
+    /// quarter of an hour. Does nothing on a path, whose other end cannot vanish, nor elsewhere than on Linux.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not do for an open socket.
+    pub(crate) fn give_up_unacknowledged_after(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            // In milliseconds; zero would be the kernel's own idea of it.
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => {
+                SockRef::from(stream).set_tcp_user_timeout(Some(limit.max(Duration::from_millis(1))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How many bytes have arrived and can be read without waiting (`FIONREAD`).
     ///
     /// # Errors

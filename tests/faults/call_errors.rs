@@ -45,7 +45,7 @@ fn a_read_that_fails_ends_its_conversation_alone() {
     for (error, reason) in [
         ("ECONNRESET", "reset"),
         ("ECONNABORTED", "reset"),
-        ("ETIMEDOUT", "error"),
+        ("ETIMEDOUT", "idle"),
         ("EHOSTUNREACH", "error"),
         ("ENETDOWN", "error"),
         ("ENOTCONN", "error"),
@@ -62,7 +62,7 @@ fn a_write_that_fails_ends_its_conversation_alone() {
         ("EPIPE", "broken-pipe"),
         ("ECONNRESET", "reset"),
         ("ECONNABORTED", "reset"),
-        ("ETIMEDOUT", "error"),
+        ("ETIMEDOUT", "idle"),
         ("EHOSTUNREACH", "error"),
         ("ENOBUFS", "error"),
         ("ENOMEM", "error"),

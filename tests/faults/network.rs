@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket_steps::deadline::Timeouts;
@@ -99,6 +101,44 @@ fn a_peer_that_vanishes_amid_an_answer_is_found_at_the_write_deadline_and_its_ke
 }
 
 #[test]
+fn a_member_of_the_chat_that_vanishes_while_the_others_talk_is_found_at_the_idle_deadline() {
+    let Some(cable) = cable() else { return };
+    let deadline = Duration::from_secs(if full() { 5 } else { 1 });
+    let (address, idle) = (format!("{SERVER}:0"), format!("{deadline:?}"));
+    let server = cable.server.run(|| Server::listening_on(&address, &["--service", "chat", "--idle-timeout", &idle]));
+    let address = server.socket_addr();
+    let mut vanishing = cable.client.run(|| Client::connect(address));
+    server.wait_for_log("#1 ");
+    let mut speaker = cable.server.run(|| Client::connect(address));
+    speaker.send("hello\n");
+    vanishing.expect("hello\n");
+    cable.cut();
+    let vanished = Instant::now();
+    // The speaker is never silent for long, and so the server never has nothing to say to the one that is gone.
+    let (stop, stopped) = channel::<()>();
+    let (found, lines) = thread::scope(|scope| {
+        let speaking = scope.spawn(move || {
+            let mut lines = 0;
+            while stopped.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+                speaker.send("are you there?\n");
+                lines += 1;
+            }
+            lines
+        });
+        let stop = stop; // When this closure ends, also by a panic.
+        server.wait_for_log("#1 ended (idle)");
+        let found = vanished.elapsed();
+        drop(stop);
+        (found, speaking.join().unwrap())
+    });
+    assert!(found >= deadline, "{found:?}");
+    assert!(lines > 10 && cable.sent_again() >= 1 && cable.lost() >= 1, "{lines} lines");
+    assert!(notices_nothing(&mut vanishing), "the cable was not cut");
+    assert!(server.stop().status.success());
+    say("while the others talk", found, deadline, Duration::from_millis(500));
+}
+
+#[test]
 fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
     let Some(cable) = cable() else { return };
     let keep_alive = Duration::from_secs(1);
@@ -123,7 +163,7 @@ fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
     kit.wait_until_read(5);
     cable.cut();
     let vanished = Instant::now();
-    kit.wait_for_end(CloseReason::Error, 1);
+    kit.wait_for_end(CloseReason::Idle, 1);
     let found = vanished.elapsed();
     let deadline = keep_alive + questions * Duration::from_secs(1);
     // The kernel counts from the last packet that came.
