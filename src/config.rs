@@ -40,8 +40,8 @@ pub struct Config {
     pub drain: Duration,
     /// Send small answers at once (`TCP_NODELAY`). Yes.
     pub no_delay: bool,
-    /// After how long a silence the kernel asks whether the client is still there. Not at all: the idle
-    /// deadline finds out as well.
+    /// After how long a silence the kernel asks whether the client is still there; ten seconds later it is given
+    /// up. Not at all: the idle deadline finds out as well.
     pub keep_alive: Option<Duration>,
     /// At which level the log tells who comes and goes. Info. A server beside the one that matters may be less
     /// talkative.
