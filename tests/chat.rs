@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,9 @@ use socket_steps::server::Config;
 use socket_steps::services;
 use socket_steps::stats::CloseReason;
 use support::kit::Kit;
+use support::trace::Trace;
 use support::web::{FIN, PING, PONG, Site, TEXT, Ws};
-use support::{BOUND, Client, Server, has_program, program, wait_until};
+use support::{BOUND, Client, wait_until};
 
 const GREETING: &str = "안녕하세요, 여러분!\n";
 
@@ -271,37 +271,12 @@ fn a_stop_ends_the_silent_and_lets_a_line_be_finished() {
 
 #[test]
 fn a_member_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_back() {
-    if !has_program("strace") {
-        return;
-    }
-    if !Command::new("strace").args(["-o", "/dev/null", "true"]).status().unwrap().success() {
-        return eprintln!("SKIPPED: strace may not trace here");
-    }
     // Counted for each thread by itself. The only worker starts a thread for each client; at the start of the server
     // no thread starts so many.
     const CLIENT: usize = 40;
-    let folder = tempfile::tempdir().unwrap();
-    let notes = folder.path().join("notes");
-    let mut command = Command::new("strace");
-    command.args([
-        "-D",
-        "-f",
-        "-qq",
-        "-e",
-        "trace=clone3",
-        "-e",
-        &format!("inject=clone3:error=EAGAIN:when={CLIENT}"),
-        "-o",
-    ]);
-    command.arg(&notes).arg(program().get_program()).args([
-        "--no-page",
-        "--listen",
-        "127.0.0.1:0",
-        "--service",
-        "chat",
-    ]);
-    command.args(["--min-workers", "1", "--max-connections", "1", "--when-full", "wait"]).env_remove("RUST_LOG");
-    let server = Server::from_command(&mut command);
+    let fault = format!("clone3,clone:error=EAGAIN:when={CLIENT}");
+    let options = ["--service=chat", "--min-workers=1", "--max-connections=1", "--when-full=wait"];
+    let Some((server, trace)) = Trace::of_a_server(&fault, &options) else { return };
     for number in 1..=CLIENT + 5 {
         let told = server.client().end().rest_as_text();
         let expected = if number == CLIENT { "busy: no thread could be started, try again later\n" } else { "" };
@@ -311,5 +286,5 @@ fn a_member_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_bac
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.accounts.of("served"), CLIENT as u64 + 5);
     assert!(ended.log.contains(&format!("#{CLIENT} ended (error)")), "{}", ended.log);
-    assert!(std::fs::read_to_string(&notes).unwrap().contains("INJECTED"));
+    assert!(!trace.injections().is_empty());
 }

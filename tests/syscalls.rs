@@ -5,26 +5,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use support::{Server, has_program, program, wait_until};
+use support::trace::{Trace, can_trace};
+use support::{Server, program, wait_until};
 
 const MESSAGES: usize = 1000;
-
-/// Whether `strace` is here and may look at a program's system calls; if not, says so.
-fn can_trace() -> bool {
-    if !has_program("strace") {
-        return false;
-    }
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let can = traced.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("SKIPPED: strace may not trace a program here");
-    }
-    can
-}
 
 /// The thread and the system call of each line that `strace -f` has written; a call that was interrupted by
 /// another thread's line is finished on a line of its own, which does not count again.
@@ -79,21 +67,13 @@ fn an_echoed_message_is_one_receive_and_one_send() {
 
 #[test]
 fn an_accept_that_never_succeeds_is_not_tried_without_pause() {
-    if !can_trace() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("trace");
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-e", "trace=accept4", "-e", "inject=accept4:error=EPERM", "-o"]).arg(&file);
-    command.arg(program().get_program()).args(["--no-page", "--listen", "127.0.0.1:0"]).env_remove("RUST_LOG");
-    let server = Server::from_command(&mut command);
+    let Some((server, trace)) = Trace::of_a_server("accept4:error=EPERM", &[]) else { return };
     // As with a firewall that forbids it: the client stays in the backlog, and the listener readable.
     let _client = server.client();
     server.wait_for_log("a client was lost before accept");
     // What is measured is time; there is nothing else to wait for.
     thread::sleep(Duration::from_millis(1500));
-    let tries = fs::read_to_string(&file).unwrap().matches("EPERM").count();
+    let tries = trace.injections().len();
     assert!((16..1000).contains(&tries), "{tries} tries in 1.5 s");
     assert!(server.stop().status.success());
 }

@@ -80,7 +80,7 @@ fn an_error_about_one_client_holds_up_no_other() {
     figure(
         "B8",
         worst <= SOON,
-        format!("{kinds} errors about one client, ten of each: the next is answered in {worst:?}"),
+        format!("{kinds} errors about one client, ten of each: the next is answered in {worst:.1?}"),
     );
 }
 
@@ -110,7 +110,7 @@ fn an_error_about_the_machine_is_waited_out_and_the_next_client_is_answered_soon
     figure(
         "B8",
         worst <= SOON,
-        format!("{kinds} errors about the machine, {errors} in a row: an answer {worst:?} after the last"),
+        format!("{kinds} errors about the machine, {errors} in a row: an answer {worst:.0?} after the last"),
     );
 }
 

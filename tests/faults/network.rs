@@ -38,9 +38,13 @@ fn notices_nothing(client: &mut Client) -> bool {
     read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
+/// How late a deadline may be noticed: the kernel's timers are the coarser the longer they are, up to an eighth.
+const LATE: Duration = Duration::from_millis(500);
+
 /// What is said of each: how long after it had vanished it was found, by which deadline.
-fn say(how: &str, found: Duration, deadline: Duration, slack: Duration) {
-    figure("B17", found <= deadline + slack, format!("{how}: found after {found:?}, the deadline is {deadline:?}"));
+fn say(how: &str, found: Duration, deadline: Duration) {
+    let what = format!("{how}: found after {found:.2?} by a deadline of {deadline:?}, which may be {LATE:?} late");
+    figure("B17", found <= deadline + LATE, what);
 }
 
 #[test]
@@ -64,7 +68,7 @@ fn a_peer_that_vanishes_while_it_is_silent_is_found_at_the_idle_deadline() {
     assert!(notices_nothing(&mut client), "the cable was not cut");
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
-    say("while it was silent", found, deadline, Duration::from_millis(100));
+    say("while it was silent", found, deadline);
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn a_peer_that_vanishes_amid_an_answer_is_found_at_the_write_deadline_and_its_ke
     };
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "the cable was not cut");
     kit.stop();
-    say("amid an answer", found, deadline, Duration::from_millis(500));
+    say("amid an answer", found, deadline);
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn a_member_of_the_chat_that_vanishes_while_the_others_talk_is_found_at_the_idle
     assert!(lines > 10 && cable.sent_again() >= 1 && cable.lost() >= 1, "{lines} lines");
     assert!(notices_nothing(&mut vanishing), "the cable was not cut");
     assert!(server.stop().status.success());
-    say("while the others talk", found, deadline, Duration::from_millis(500));
+    say("while the others talk", found, deadline);
 }
 
 #[test]
@@ -172,7 +176,7 @@ fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
     assert!(cable.lost() >= u64::from(questions));
     assert!(notices_nothing(&mut client), "the cable was not cut");
     kit.stop();
-    say("with keep-alive in place of the idle deadline", found, deadline, Duration::from_millis(500));
+    say("with keep-alive in place of the idle deadline", found, deadline);
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     // This one, and no other.
     let client = first.0.local_addr().unwrap();
     let mut ss = Command::new("ss");
-    ss.args(["-K", "-tnH", "src", &server.address().to_string(), "dst", &client.to_string()]);
+    ss.args(["-K", "-tnH", "src", server.address(), "dst", &client.to_string()]);
     let output = ss.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     if !String::from_utf8_lossy(&output.stdout).contains("ESTAB") {
