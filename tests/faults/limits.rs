@@ -101,8 +101,9 @@ impl Group {
         let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
         let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
         let root = root.ok_or("there are no control groups here")?;
-        let group = Group(root.join(format!("socket-steps-test-{}", std::process::id())));
-        fs::create_dir(&group.0).map_err(|error| format!("cannot make a control group: {error}"))?;
+        let path = root.join(format!("socket-steps-test-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| format!("cannot make a control group: {error}"))?;
+        let group = Group(path);
         match group.0.join("pids.max").exists() {
             true => Ok(group),
             false => Err("control groups have no limit of threads here".to_owned()),
