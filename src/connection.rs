@@ -49,6 +49,8 @@ pub(crate) enum Seen {
     Abort = 8,
     /// It was reset, and only a writer was told.
     UnheardReset = 16,
+    /// The kernel has given it up, for nothing was acknowledged, and only a writer was told.
+    UnheardSilence = 128,
     /// The handler has let go of its socket.
     Released = 32,
     /// The server gave up a write that was not complete: its deadline, or the drain's, had passed.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::addr::Addr;
 use crate::connection::{Connection, Seen, State};
 use crate::deadline::{Deadline, REARM, Timeouts, arm, left};
@@ -240,6 +242,7 @@ impl Read for Socket {
                 Ok(0) if self.connection.take(Seen::UnheardReset) => {
                     return Err(io::ErrorKind::ConnectionReset.into());
                 }
+                Ok(0) if self.connection.take(Seen::UnheardSilence) => return Err(Errno::TIMEDOUT.into()),
                 Ok(count) => {
                     self.has_read(count);
                     return Ok(count);

@@ -58,8 +58,10 @@ impl Writer {
                     // The kernel reports a reset once, to whoever reads or writes next, and a clean end after
                     // that. The reader must not take it for the client's end. (A broken pipe says nothing of the
                     // input: our own half has ended, or the reset is known already.)
-                    if error.kind() != io::ErrorKind::BrokenPipe {
-                        connection.note(Seen::UnheardReset);
+                    match error.kind() {
+                        io::ErrorKind::BrokenPipe => {}
+                        io::ErrorKind::TimedOut => connection.note(Seen::UnheardSilence),
+                        _ => connection.note(Seen::UnheardReset),
                     }
                     return Err(error);
                 }
