@@ -106,7 +106,7 @@ fn a_peer_that_vanishes_amid_an_answer_is_found_at_the_write_deadline_and_its_ke
 #[test]
 fn a_member_of_the_chat_that_vanishes_while_the_others_talk_is_found_at_the_idle_deadline() {
     let Some(cable) = cable() else { return };
-    let deadline = Duration::from_secs(if full() { 5 } else { 1 });
+    let deadline = Duration::from_secs(if full() { 5 } else { 2 });
     let (address, idle) = (format!("{SERVER}:0"), format!("{deadline:?}"));
     let server = cable.server.run(|| Server::listening_on(&address, &["--service", "chat", "--idle-timeout", &idle]));
     let address = server.socket_addr();
@@ -135,7 +135,7 @@ fn a_member_of_the_chat_that_vanishes_while_the_others_talk_is_found_at_the_idle
         (found, speaking.join().unwrap())
     });
     assert!(found >= deadline, "{found:?}");
-    assert!(lines > 10 && cable.sent_again() >= 1 && cable.lost() >= 1, "{lines} lines");
+    assert!(lines >= 2 && cable.sent_again() >= 1 && cable.lost() >= 1, "{lines} lines");
     assert!(notices_nothing(&mut vanishing), "the cable was not cut");
     assert!(server.stop().status.success());
     say("while the others talk", found, deadline);
