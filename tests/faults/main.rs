@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod flood;
 #[path = "../support/mod.rs"]
 mod support;

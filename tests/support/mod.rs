@@ -301,6 +301,14 @@ impl Client {
         Client::with(socket.into())
     }
 
+    /// A client of another address: all of 127.0.0.0/8 is this machine.
+    pub fn from(source: [u8; 4], address: SocketAddr) -> Client {
+        let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect_timeout(&address.into(), BOUND).unwrap();
+        Client::with(socket.into())
+    }
+
     fn with(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.set_write_timeout(Some(BOUND)).unwrap();
