@@ -5,3 +5,4 @@ mod catalogue;
 mod flood;
 #[path = "../support/mod.rs"]
 mod support;
+mod too_small;
