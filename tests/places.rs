@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::figures::{figure, full};
-use support::{BOUND, Client, PREFIX, Server, has_ipv6, wait_until};
+use support::{BOUND, Client, PREFIX, Server, cpu_time, has_ipv6, wait_until};
 
 /// A text that a client is sent instead of an answer: one line, then a clean end.
 fn told(client: &mut Client) -> String {
@@ -171,6 +171,38 @@ fn with_one_place_2000_clients_that_close_and_come_again_at_once_are_all_served(
     assert_eq!((accounts.of("served"), accounts.of("refused")), (2000, 0));
 }
 
+#[test]
+fn with_one_place_for_each_address_2000_clients_that_close_and_come_again_at_once_are_all_served() {
+    let server = Server::start(&["--service", "lines", "--per-source", "1"]);
+    for number in 0..2000 {
+        server.client().send(format!("{number}\n")).expect(format!("{PREFIX}{number}\n"));
+    }
+    let accounts = server.stop().accounts;
+    assert_eq!((accounts.of("served"), accounts.of("refused")), (2000, 0));
+}
+
+#[test]
+fn whoever_hopes_that_its_address_lets_go_of_a_place_costs_next_to_nothing_and_is_told_at_a_stop() {
+    let server = Server::start(&["--service", "lines", "--per-source", "1"]);
+    let mut held = server.client();
+    assert!(is_served(held.send("hello\n"), "hello\n"));
+    let used = cpu_time(server.pid());
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert!(told(&mut server.client()).starts_with("busy: your address has"));
+    }
+    let (used, took) = (cpu_time(server.pid()) - used, began.elapsed());
+    assert!(took >= Duration::from_millis(20 * 50), "it was refused before its time: {took:?}");
+    assert!(used < took / 4, "{used:?} of processor time in {took:?}");
+    let mut hoping: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    let ended = server.stop();
+    for client in &mut hoping {
+        let text = told(client);
+        assert!(text.starts_with("stopping: ") || text.starts_with("busy: your address has"), "{text:?}");
+    }
+    assert_eq!(ended.accounts.of("refused"), 30);
+}
+
 /// The address beside the one from which everybody else comes.
 const ANOTHER: [u8; 4] = [127, 0, 0, 2];
 
@@ -203,7 +235,7 @@ fn whoever_comes_from_another_address_is_served_at_once_while_a_greedy_one_never
     let (address, began) = (server.socket_addr(), Instant::now());
     let (over, tries) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut took: Vec<Duration> = thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..32 {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) && began.elapsed() < BOUND {
                     assert!(told(&mut Client::connect(address)).starts_with("busy: your address has"));
