@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use socket_steps::lines::LineBuffer;
 use socket_steps::server::Config;
 use socket_steps::socket::Socket;
 use support::figures::{figure, full};
 use support::kit::{is_to_serve, serve};
-use support::{Client, Server, descriptors, threads, wait_until};
+use support::{Client, Server, descriptors, is_standing_still, threads, wait_until};
 
 const RESETS: u64 = 200;
 const AT_ONCE: u64 = 20;
@@ -100,6 +101,26 @@ fn connections_without_a_byte() {
 #[test]
 fn resets_before_anything_was_sent() {
     reset_in(&["--service", "echo"], say_hello, |_| {});
+}
+
+#[test]
+fn resets_before_the_server_has_accepted() {
+    let server = Server::start(&["--service", "echo", "--max-connections", "256"]);
+    let mut other = server.client();
+    say_hello(&mut other);
+    // While it stands still, the kernel makes connections for it, and ends them.
+    server.signal(Signal::STOP);
+    wait_until("the server stands still", || is_standing_still(server.pid()).then_some(()));
+    (0..RESETS).map(|_| server.client()).collect::<Vec<_>>().into_iter().for_each(Client::reset);
+    server.signal(Signal::CONT);
+    for _ in 0..RESETS {
+        server.wait_for_log("ended (reset)");
+    }
+    say_hello(&mut other);
+    drop(other);
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((ended.accounts.of("served"), ended.accounts.of("closed")), (RESETS + 1, RESETS + 1));
 }
 
 #[test]

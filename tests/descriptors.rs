@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use support::figures::{figure, full};
-use support::{Client, PREFIX, Server, cpu_time, descriptors, wait_until};
+use support::{Client, PREFIX, Server, cpu_time, descriptors, limit_descriptors, wait_until};
 
 /// Over how long its quiet is measured.
 fn a_while() -> Duration {
@@ -17,13 +16,6 @@ fn a_while() -> Duration {
 }
 
 const BUSY: &str = "busy: no descriptors are left, try again later\n";
-
-/// Lets the server open descriptors below this number only. Those that it has stay open.
-fn limit_descriptors(server: &Server, limit: Option<u64>) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit { current: limit.or(maximum), maximum };
-    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, limit).unwrap();
-}
 
 /// The limit below which the server has so many numbers for descriptors left.
 fn limit_that_leaves(server: &Server, free: usize) -> Option<u64> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::figures::{figure, full};
-use support::{BOUND, Client, PREFIX, Server, cpu_time, has_ipv6, wait_until};
+use support::{BOUND, Client, PREFIX, Server, cpu_time, has_ipv6, is_standing_still, wait_until};
 
 /// A text that a client is sent instead of an answer: one line, then a clean end.
 fn told(client: &mut Client) -> String {
@@ -38,11 +38,6 @@ fn send_hello(clients: &mut [Client]) {
     }
 }
 
-fn is_standing_still(server: &Server) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    status.contains("State:\tT")
-}
-
 /// How many connections the kernel holds for a listener until it accepts them: what `/proc/net/tcp` calls
 /// the receive queue of a socket that listens.
 fn backlog(address: SocketAddr) -> usize {
@@ -59,7 +54,7 @@ fn of_200_clients_8_are_served_and_192_are_told_and_the_8_notice_nothing() {
     // While the server stands still, all of them connect and send: those who are refused then have input that
     // nobody reads, and a server that closes on it would reset them.
     server.signal(Signal::STOP);
-    wait_until("the server stands still", || is_standing_still(&server).then_some(()));
+    wait_until("the server stands still", || is_standing_still(server.pid()).then_some(()));
     let mut clients: Vec<Client> = (0..200).map(|_| server.client()).collect();
     send_hello(&mut clients);
     server.signal(Signal::CONT);

@@ -59,6 +59,28 @@ fn flood(number: u8, address: SocketAddr, rounds: usize) -> BTreeMap<Fate, usize
     fates
 }
 
+/// Who is told is seen out politely, which keeps a descriptor: not for ever, and not for everybody.
+#[test]
+fn whoever_is_told_and_never_leaves_keeps_a_descriptor_for_a_second_at_most() {
+    let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
+    let mut held = server.client();
+    held.send("mine\n").expect(format!("{PREFIX}mine\n"));
+    let before = descriptors(server.pid());
+    let mut told: Vec<Client> = (0..800).map(|_| server.client()).collect();
+    let mut most = 0;
+    for client in &mut told {
+        assert!(client.rest_as_text().starts_with("busy: "));
+        most = most.max(descriptors(server.pid()) - before);
+    }
+    assert!(most > 100, "all of them have left");
+    assert!(most <= 600, "{most} descriptors for those who leave");
+    // None of them has: their own half is open.
+    wait_until("the descriptors are given back", || (descriptors(server.pid()) == before).then_some(()));
+    held.send("still mine\n").expect(format!("{PREFIX}still mine\n"));
+    drop(told);
+    assert_eq!(server.stop().accounts.of("refused"), 800);
+}
+
 #[test]
 fn everyone_in_a_flood_is_served_or_told_and_no_descriptor_is_left_behind() {
     let rounds = if full() { 50_000_usize } else { 5000 }.div_ceil(THREADS * AT_ONCE);

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod flood;
+mod life;
 #[path = "../support/mod.rs"]
 mod support;
 mod too_small;

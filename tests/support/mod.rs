@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
@@ -386,6 +386,12 @@ pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Whether a process has been stopped, as with Ctrl-Z, and waits to be continued.
+pub fn is_standing_still(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.contains("State:\tT")
+}
+
 /// How many threads a process has.
 pub fn threads(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/task"))
@@ -394,6 +400,13 @@ pub fn threads(pid: u32) -> usize {
 /// How many descriptors a process has open.
 pub fn descriptors(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/fd"))
+}
+
+/// Lets the server open descriptors below this number only. Those that it has stay open.
+pub fn limit_descriptors(server: &Server, limit: Option<u64>) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: limit.or(maximum), maximum };
+    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, limit).unwrap();
 }
 
 fn entries(folder: &str) -> usize {
