@@ -131,7 +131,9 @@ fn handlers_that_never_return_are_counted_and_not_waited_for() {
     figure(
         "B13",
         late <= Duration::from_millis(500),
-        format_args!("{stuck} handlers that never return: ended {late:.0?} after the deadline of {drain:?}, status 1, says {stuck}"),
+        format_args!(
+            "{stuck} handlers that never return: ended {late:.0?} after the deadline of {drain:?}, status 1, says {stuck}"
+        ),
     );
 }
 

@@ -108,7 +108,11 @@ fn as_many_as_are_said_to_fit_do_fit() {
     assert!(started > most.parse().unwrap(), "only {started} threads");
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
-    figure("B3", true, format_args!("as many as are said to fit: {most} workers started, {started} threads in all, and ended"));
+    figure(
+        "B3",
+        true,
+        format_args!("as many as are said to fit: {most} workers started, {started} threads in all, and ended"),
+    );
 }
 
 /// The tightest limit when that of descriptors is raised, as the server raises it.
