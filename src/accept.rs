@@ -249,7 +249,8 @@ where
     }
 
     fn turn_away_from_the_door(&self, stream: Stream, peer: Addr) {
-        self.turn_away(stream.into(), peer, "busy: your address has as many connections as one address may have");
+        let text = "busy: your address has as many connections as one address may have, try again later";
+        self.turn_away(stream.into(), peer, text);
     }
 
     fn turn_away(&self, stream: Arc<Stream>, peer: Addr, text: &str) {
