@@ -149,7 +149,7 @@ fn resets_in_the_middle_of_an_answer() {
 #[test]
 fn a_thousand_panics_in_a_handler() {
     if is_to_serve("a_thousand_panics_in_a_handler") {
-        panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
+        panic::set_hook(Box::new(|_| eprintln!("panicked on purpose")));
         serve(Config { min_workers: 24, max_connections: 24, ..Config::default() }, echo_lines_or_panic);
     }
     // One of so many panics, and not always the same one.
@@ -186,7 +186,8 @@ fn a_thousand_panics_in_a_handler() {
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.accounts.of("served"), connections + 2);
     assert_eq!(ended.accounts.of("closed"), connections + 2);
-    assert_eq!(ended.log.matches("ended (panicked)").count() as u64, PANICS, "the fault did not happen");
+    // Said by the panics themselves: of events, a busy machine may drop some.
+    assert_eq!(ended.log.matches("panicked on purpose").count() as u64, PANICS, "the fault did not happen");
     assert_eq!(after, before, "threads");
     figure(
         "B14",
