@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,16 @@ use crate::worker::Shared;
 /// How many clients are accepted from one listener before the others, and the stop, are looked at again.
 const BATCH: usize = 16;
 
-/// How long a full server looks for a place that is just being given back, before it refuses.
+/// How long a full server looks for a place that is just being given back, before it refuses; and a client whose
+/// address has as many connections as it may have waits for one of them to end.
 ///
-/// A client that closes and connects again at once is here before its old thread has noticed the end. It is
-/// granted once, and again when a place has become free since: a flood is refused as fast as it comes.
+/// A client that closes and connects again at once is here before its old thread has noticed the end. A full
+/// server grants it once, and again when a place has become free since: a flood is refused as fast as it comes.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// How many may wait at the door. A greedy address keeps it full, and then those who come too early are refused
+/// at once, as it is.
+const AT_THE_DOOR: usize = BATCH;
 
 /// What an accept error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,9 @@ pub(crate) struct Acceptor<'a, H> {
     pause_until: Option<Instant>,
     /// The grace was granted, and no place became free.
     grace_is_spent: bool,
+    /// Those whose address has to let go of a connection first, and until when they are granted that, the first
+    /// one first. Nobody else waits for them.
+    at_the_door: Vec<(Stream, Addr, Instant)>,
     complaints: LogLimit,
 }
 
@@ -91,6 +100,7 @@ where
             backoff: Backoff::new(Duration::from_millis(5), Duration::from_secs(1)),
             pause_until: None,
             grace_is_spent: false,
+            at_the_door: Vec::new(),
             complaints: LogLimit::default(),
         }
     }
@@ -102,7 +112,8 @@ where
             let waits_for_a_place = self.must_wait_for_a_place();
             let pause = self.pause_until.map(|until| until.saturating_duration_since(Instant::now()));
             let watched = if waits_for_a_place || pause.is_some() { &[] } else { self.listeners };
-            let ready = wait_for(watched, stop.waker(), pause);
+            let grace = self.look_at_the_door();
+            let ready = wait_for(watched, stop.waker(), pause.into_iter().chain(grace).min());
             self.pause_until = self.pause_until.filter(|until| *until > Instant::now());
             for listener in ready {
                 if let Err(error) = self.accept_batch(listener) {
@@ -172,7 +183,7 @@ where
         self.pause_until = Some(Instant::now() + pause);
     }
 
-    /// Gives a client to a worker, or tells it why not.
+    /// Gives a client to a worker, lets it wait at the door, or tells it why not.
     fn welcome(&mut self, stream: Stream, peer: Addr, permit: Option<Permit>) {
         let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
             let places = self.shared.config.max_connections;
@@ -180,22 +191,49 @@ where
             return self.turn_away(stream.into(), peer, &text);
         };
         self.grace_is_spent = false;
-        let registry = &self.shared.handle.registry;
-        let connection = match registry.open(stream, peer, self.shared.config.per_source) {
-            Ok(connection) => connection,
-            Err((stream, peer)) => {
-                let text = "busy: your address has as many connections as one address may have";
-                return self.turn_away(stream.into(), peer, text);
+        if let Err((stream, peer)) = self.admit(stream, peer, permit) {
+            match self.at_the_door.len() < AT_THE_DOOR {
+                true => self.at_the_door.push((stream, peer, Instant::now() + GRACE)),
+                false => self.turn_away_from_the_door(stream, peer),
             }
-        };
+        }
+    }
+
+    /// Lets those in who have waited at the door for their address to let go of a connection, and turns those
+    /// away who have waited long enough. Returns how long the next one may still wait.
+    fn look_at_the_door(&mut self) -> Option<Duration> {
+        if !self.at_the_door.is_empty() {
+            // Before the look, or a connection that ends after it would wake nobody.
+            self.pool.places().wake(self.shared.handle.stop.waker());
+        }
+        for (stream, peer, until) in mem::take(&mut self.at_the_door) {
+            let has_room = self.shared.handle.registry.has_room_for(&peer, self.shared.config.per_source);
+            match has_room.then(|| self.pool.places().take()).flatten() {
+                // Nobody but this thread opens connections: there is still room for it.
+                Some(permit) => drop(self.admit(stream, peer, permit)),
+                None if Instant::now() < until => self.at_the_door.push((stream, peer, until)),
+                None => self.turn_away_from_the_door(stream, peer),
+            }
+        }
+        self.at_the_door.first().map(|(.., until)| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Gives a client to a worker, or tells it that there is none.
+    ///
+    /// # Errors
+    /// Gives it back if its address has as many connections as it may have.
+    fn admit(&mut self, stream: Stream, peer: Addr, permit: Permit) -> Result<(), (Stream, Addr)> {
+        let registry = &self.shared.handle.registry;
+        let connection = registry.open(stream, peer, self.shared.config.per_source)?;
         let (shared, for_worker) = (Arc::clone(self.shared), Arc::clone(&connection));
-        let Err(failed) = self.pool.run(Box::new(move || shared.serve(for_worker, permit))) else { return };
+        let Err(failed) = self.pool.run(Box::new(move || shared.serve(for_worker, permit))) else { return Ok(()) };
 
         registry.withdraw(&connection);
         self.complaints.log(format_args!("{failed}"));
         drop(failed); // With the job go its permit and its share of the connection.
         let text = "busy: no thread could be started, try again later";
         self.turn_away(Arc::clone(connection.stream()), connection.peer().clone(), text);
+        Ok(())
     }
 
     /// A place, if one becomes free within the grace.
@@ -211,6 +249,11 @@ where
             wait_for(&[], stop.waker(), Some(left));
         }
         None
+    }
+
+    fn turn_away_from_the_door(&self, stream: Stream, peer: Addr) {
+        let text = "busy: your address has as many connections as one address may have, try again later";
+        self.turn_away(stream.into(), peer, text);
     }
 
     fn turn_away(&self, stream: Arc<Stream>, peer: Addr, text: &str) {
@@ -246,17 +289,19 @@ where
         accepted.or_else(|error| if Trouble::of(&error) == Trouble::Client { Ok(()) } else { Err(error) })
     }
 
-    /// Tells everyone whom the kernel has accepted and we have not. Closing the listener first would reset
-    /// them.
+    /// Tells everyone at the door, and everyone whom the kernel has accepted and we have not. Closing the listener
+    /// first would reset them.
     pub(crate) fn turn_away_the_backlog(&mut self) {
+        const STOPPING: &str = "stopping: the server is going down, try again later";
+        for (stream, peer, _) in mem::take(&mut self.at_the_door) {
+            self.turn_away(stream.into(), peer, STOPPING);
+        }
         for listener in self.listeners {
             // As many as can have been there when this began. Others may come as fast as they are told, and
             // would keep the server from ever ending.
             for _ in 0..=BACKLOG {
                 match listener.accept() {
-                    Ok((stream, peer)) => {
-                        self.turn_away(stream.into(), peer, "stopping: the server is going down, try again later");
-                    }
+                    Ok((stream, peer)) => self.turn_away(stream.into(), peer, STOPPING),
                     Err(error) => match Trouble::of(&error) {
                         Trouble::Client => {}
                         Trouble::Machine if self.tell_with_the_spare(listener).is_ok() => {}

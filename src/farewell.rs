@@ -69,8 +69,10 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    /// Starts the thread. It sees out at most `most` at once; when another comes, the oldest has to go.
+    /// Starts the thread. At most `most` are on their way out at once, half of them still on their way to the
+    /// thread; when another comes, the oldest that it sees out has to go.
     pub(crate) fn start(most: usize) -> io::Result<Farewell> {
+        let most = most.div_ceil(2);
         let (queue, leaving) = bounded(most);
         let (alive, gone) = bounded(0);
         let waker = Arc::new(Waker::new()?);

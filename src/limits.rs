@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const RESERVED_DESCRIPTORS: usize = 64;
 
 /// How many connections may be on their way out at once, where there are descriptors enough.
-const MOST_LEAVING: usize = 512;
+const MOST_LEAVING: usize = 1024;
 
 /// Memory maps that are not threads: the program, its libraries, its heap.
 const RESERVED_MAPS: usize = 2000;

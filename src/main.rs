@@ -153,6 +153,8 @@ fn usual(limit: Option<Duration>) -> Resettable<OsStr> {
 
 fn main() -> ExitCode {
     let options: Options = options::parse_or_exit();
+    #[cfg(target_os = "linux")]
+    keep_ignoring_hang_ups();
     let (output, log) = match start_output() {
         Ok(outputs) => outputs,
         Err(error) => give_up(&format!("cannot start a thread: {error}")),
@@ -232,6 +234,18 @@ fn start_output() -> io::Result<(Output, Output)> {
     // The default hook writes to standard error itself, and would wait for it.
     panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     Ok((output, log))
+}
+
+/// A program that was started with `nohup` ignores SIGHUP, and outlives its terminal. Whoever catches that signal
+/// undoes this; so it is blocked, which every thread inherits that is started from now on.
+#[cfg(target_os = "linux")]
+fn keep_ignoring_hang_ups() {
+    use nix::sys::signal::{SigSet, Signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.unwrap_or_default() >> (Signal::SIGHUP as u32 - 1) & 1 == 1 {
+        let _ = SigSet::from(Signal::SIGHUP).thread_block();
+    }
 }
 
 /// The first signal stops the server in good order, the second at once.

@@ -260,6 +260,11 @@ impl Places {
         permit
     }
 
+    /// Has `waker` woken when a place is given back, whether or not others are free. It is woken once.
+    pub fn wake(&self, waker: &Arc<Waker>) {
+        self.lock().awaited_by = Some(Arc::clone(waker));
+    }
+
     fn take_from(&self, state: &mut Taken) -> Option<Permit> {
         if state.count == self.total {
             return None;

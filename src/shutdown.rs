@@ -135,12 +135,11 @@ impl Registry {
         per_source: Option<usize>,
     ) -> Result<Arc<Connection>, (Stream, Addr)> {
         let mut books = self.lock();
-        if let (Some(source), Some(limit)) = (source(&peer), per_source) {
-            let count = books.sources.get(&source).copied().unwrap_or_default();
-            if count >= limit {
-                return Err((stream, peer));
-            }
-            books.sources.insert(source, count + 1);
+        if !books.has_room_for(&peer, per_source) {
+            return Err((stream, peer));
+        }
+        if let (Some(source), Some(_)) = (source(&peer), per_source) {
+            *books.sources.entry(source).or_default() += 1;
         }
         books.last_id += 1;
         let connection = Arc::new(Connection::new(books.last_id, stream, peer, Arc::clone(&self.stopping)));
@@ -148,6 +147,11 @@ impl Registry {
         books.totals.opened += 1;
         books.totals.peak = books.totals.peak.max(books.totals.now());
         Ok(connection)
+    }
+
+    /// Whether [`open`](Registry::open) would enter another connection of this client.
+    pub fn has_room_for(&self, peer: &Addr, per_source: Option<usize>) -> bool {
+        self.lock().has_room_for(peer, per_source)
     }
 
     /// Takes a connection out that has ended, and adds its bytes to the totals.
@@ -221,6 +225,11 @@ impl Registry {
 }
 
 impl Books {
+    fn has_room_for(&self, peer: &Addr, per_source: Option<usize>) -> bool {
+        let count = source(peer).and_then(|source| self.sources.get(&source)).copied().unwrap_or_default();
+        per_source.is_none_or(|limit| count < limit)
+    }
+
     fn remove(&mut self, connection: &Connection) -> bool {
         let was_open = self.open.remove(&connection.id()).is_some();
         if was_open

@@ -7,20 +7,15 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use support::{Client, PREFIX, Server, cpu_time, descriptors, wait_until};
+use support::figures::{figure, full};
+use support::{Client, PREFIX, Server, cpu_time, descriptors, limit_descriptors, wait_until};
 
 /// Over how long its quiet is measured.
-const A_WHILE: Duration = Duration::from_millis(2500);
+fn a_while() -> Duration {
+    Duration::from_millis(if full() { 10_000 } else { 2500 })
+}
 
 const BUSY: &str = "busy: no descriptors are left, try again later\n";
-
-/// Lets the server open descriptors below this number only. Those that it has stay open.
-fn limit_descriptors(server: &Server, limit: Option<u64>) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit { current: limit.or(maximum), maximum };
-    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, limit).unwrap();
-}
 
 /// The limit below which the server has so many numbers for descriptors left.
 fn limit_that_leaves(server: &Server, free: usize) -> Option<u64> {
@@ -50,18 +45,21 @@ fn take_every_descriptor(server: &Server) -> Vec<Client> {
 }
 
 /// Waits until the while is over, which began with that much processor time used, and checks that less than
-/// a twentieth of it was worked. Nothing can be waited for here but time: it is what is measured.
-fn assert_quiet(server: &Server, began: Instant, used: Duration) {
-    thread::sleep(A_WHILE.saturating_sub(began.elapsed()));
+/// a twentieth of it was worked. Nothing can be waited for here but time: it is what is measured. Returns the
+/// share of a core, in percent.
+fn assert_quiet(server: &Server, began: Instant, used: Duration) -> f64 {
+    thread::sleep(a_while().saturating_sub(began.elapsed()));
     let (used, elapsed) = (cpu_time(server.pid()) - used, began.elapsed());
     assert!(used < elapsed / 20, "{used:?} of processor time in {elapsed:?}");
+    100.0 * used.as_secs_f64() / elapsed.as_secs_f64()
 }
 
-/// No more than two complaints a second, and one of each kind to begin with.
-fn assert_few_complaints(log: &str, elapsed: Duration) {
+/// No more than two complaints a second, and one of each kind to begin with. Returns how many there were.
+fn assert_few_complaints(log: &str, elapsed: Duration) -> usize {
     let complaints = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
     assert!(complaints > 0, "it does not say what is wrong");
     assert!(complaints as f64 <= 2.0 + 2.0 * elapsed.as_secs_f64(), "in {elapsed:?}: {log}");
+    complaints
 }
 
 #[test]
@@ -78,23 +76,40 @@ fn without_descriptors_newcomers_are_told_at_little_cost_and_all_is_well_when_th
     held.push(first);
 
     let used = cpu_time(server.pid());
-    let mut refused: Vec<Client> = (0..150).map(|_| server.client()).collect();
+    // All at once, and then one after another.
+    let mut refused: Vec<Client> = (0..100).map(|_| server.client()).collect();
     for client in &mut refused {
         assert_eq!(client.rest_as_text(), BUSY);
     }
-    assert_quiet(&server, began, used);
+    let closed_after = |_| {
+        let came = Instant::now();
+        assert_eq!(server.client().rest_as_text(), BUSY);
+        came.elapsed()
+    };
+    let slowest = (0..50).map(closed_after).max().unwrap();
+    let share = assert_quiet(&server, began, used);
     let elapsed = began.elapsed();
     held.iter_mut().for_each(serve);
 
+    let released = Instant::now();
     drop(held);
     wait_until("the server lets go of them", || (descriptors(server.pid()) == at_first).then_some(()));
     let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
     clients.iter_mut().for_each(serve);
+    let recovered = released.elapsed();
     drop(clients);
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (24 + 20, 151));
-    assert_few_complaints(&ended.log, elapsed);
+    let complaints = assert_few_complaints(&ended.log, elapsed);
+    figure(
+        "B7",
+        share < 5.0 && slowest <= Duration::from_millis(200) && recovered <= Duration::from_secs(1),
+        format_args!(
+            "none left: {share:.1} % of a core over {elapsed:.1?}, {complaints} log lines; of 150 extra clients all \
+             were told and closed, one alone in {slowest:.1?} at most; 20 of 20 served {recovered:.1?} after the release"
+        ),
+    );
 }
 
 #[test]
@@ -107,16 +122,27 @@ fn without_even_the_spare_descriptor_newcomers_wait_at_little_cost_and_are_serve
     let (began, used) = (Instant::now(), cpu_time(server.pid()));
     let mut waiting: Vec<Client> = (0..20).map(|_| server.client()).collect();
     server.wait_for_log("cannot accept, next try in ");
-    assert_quiet(&server, began, used);
+    let share = assert_quiet(&server, began, used);
     let elapsed = began.elapsed();
 
+    let released = Instant::now();
     limit_descriptors(&server, None);
     waiting.iter_mut().for_each(serve);
+    let recovered = released.elapsed();
     // It has a spare one again: the next time, newcomers are told.
     limit_descriptors(&server, limit_that_leaves(&server, 0));
     assert!(take_every_descriptor(&server).is_empty());
     drop(waiting);
     let ended = server.stop();
     assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (21, 1));
-    assert_few_complaints(&ended.log, elapsed + Duration::from_secs(1));
+    let complaints = assert_few_complaints(&ended.log, elapsed + Duration::from_secs(1));
+    figure(
+        "B7",
+        // The back-off has reached its longest pause, a second.
+        share < 5.0 && recovered <= Duration::from_millis(1100),
+        format_args!(
+            "not even the spare one: {share:.1} % of a core over {elapsed:.1?}, {complaints} log lines; the 20 in the \
+             backlog served {recovered:.1?} after the release"
+        ),
+    );
 }

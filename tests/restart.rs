@@ -3,11 +3,17 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use support::{Client, PREFIX, Server};
+use rustix::process::Signal;
+use support::figures::{figure, full};
+use support::{BOUND, Client, PREFIX, Server};
 
 /// How many connections wait in TIME_WAIT on this port, as the kernel's table of IPv4 sockets has it.
 fn in_time_wait(address: SocketAddr) -> usize {
@@ -37,6 +43,107 @@ fn a_port_can_be_had_again_at_once_twenty_times_though_clients_were_connected() 
     // The side that ends first is the one that waits, for a minute: longer than all of this takes.
     let waiting = in_time_wait(address.parse().unwrap());
     assert!(waiting >= 20, "only {waiting} connections were in the way");
+}
+
+/// What the clients of a server that is started again and again have met.
+#[derive(Debug, Default)]
+struct Met {
+    answers: AtomicUsize,
+    /// Connections that the server has ended between two answers, or has told that it is stopping.
+    ends: AtomicUsize,
+    /// Connections that were reset, as by a server that is killed.
+    resets: AtomicUsize,
+    /// Nobody there.
+    refusals: AtomicUsize,
+}
+
+impl Met {
+    /// Connects, and sends line after line, again and again, until told to leave off.
+    fn come_and_talk(&self, address: SocketAddr, over: &AtomicBool) {
+        while !over.load(Ordering::SeqCst) {
+            let end = match TcpStream::connect(address) {
+                Ok(stream) => self.talk_to_the_end(&stream),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    thread::sleep(Duration::from_millis(1));
+                    &self.refusals
+                }
+                // By a server that was killed before it had accepted.
+                Err(_) => &self.resets,
+            };
+            end.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns what counts how it ended. Half an answer is a failure.
+    fn talk_to_the_end(&self, stream: &TcpStream) -> &AtomicUsize {
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        loop {
+            // To a server that has ended already, writing is an error. Its last words can still be read.
+            let _ = (&*stream).write_all(b"hello\n");
+            match lines.next() {
+                Some(Ok(line)) if line == format!("{PREFIX}hello") => {
+                    self.answers.fetch_add(1, Ordering::SeqCst);
+                }
+                Some(Ok(line)) => assert_eq!(line, "stopping: the server is going down, try again later"),
+                Some(Err(error)) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+                    return &self.resets;
+                }
+                None => return &self.ends,
+            }
+        }
+    }
+}
+
+#[test]
+fn under_load_a_port_can_be_had_again_at_the_first_try_after_a_stop_and_after_a_kill() {
+    let restarts = if full() { 100 } else { 10 };
+    let mut address = "127.0.0.6:0".to_owned();
+    let (met, over) = (Met::default(), AtomicBool::new(false));
+    let mut slowest = Duration::ZERO;
+    thread::scope(|scope| {
+        // Whatever fails below must end the clients, too.
+        let result = panic::catch_unwind(AssertUnwindSafe(|| {
+            for round in 0..=restarts {
+                let began = Instant::now();
+                let mut server = Server::listening_on(&address, &["--service", "lines"]);
+                if round == 0 {
+                    address = server.address().to_owned();
+                    let (to, met, over) = (server.socket_addr(), &met, &over);
+                    (0..16).for_each(|_| _ = scope.spawn(move || met.come_and_talk(to, over)));
+                } else {
+                    slowest = slowest.max(began.elapsed());
+                }
+                let before = met.answers.load(Ordering::SeqCst);
+                let answered = || (met.answers.load(Ordering::SeqCst) >= before + 100).then_some(());
+                support::wait_until("its clients are answered", answered);
+                // In good order, except that every fourth is killed.
+                if round % 4 == 3 {
+                    server.signal(Signal::KILL);
+                    server.wait_for_status();
+                } else {
+                    let ended = server.stop();
+                    assert!(ended.status.success(), "{ended:?}");
+                }
+            }
+        }));
+        over.store(true, Ordering::SeqCst);
+        result.unwrap_or_else(|failure| panic::resume_unwind(failure));
+    });
+    let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+    assert!(of(&met.refusals) > 0 && of(&met.ends) >= restarts, "nobody was there at the time: {met:?}");
+    figure(
+        "B25",
+        true,
+        format_args!(
+            "{restarts} restarts, every fourth after a kill, with 16 clients that never let up: {restarts} bound at the \
+             first try, the slowest was there after {slowest:.1?}; {} whole answers, 0 halves, {} clean ends, {} resets",
+            of(&met.answers),
+            of(&met.ends),
+            of(&met.resets)
+        ),
+    );
 }
 
 /// It makes its socket step by step, so nobody but itself asks for the port to be reusable.

@@ -4,8 +4,11 @@
 mod accept_errors;
 mod call_errors;
 mod catalogue;
+mod flood;
+mod life;
 mod limits;
 mod machines;
 mod network;
 #[path = "../support/mod.rs"]
 mod support;
+mod too_small;

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
@@ -302,6 +302,14 @@ impl Client {
         Client::with(socket.into())
     }
 
+    /// A client of another address: all of 127.0.0.0/8 is this machine.
+    pub fn from(source: [u8; 4], address: SocketAddr) -> Client {
+        let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect_timeout(&address.into(), BOUND).unwrap();
+        Client::with(socket.into())
+    }
+
     fn with(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.set_write_timeout(Some(BOUND)).unwrap();
@@ -379,6 +387,12 @@ pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Whether a process has been stopped, as with Ctrl-Z, and waits to be continued.
+pub fn is_standing_still(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.contains("State:\tT")
+}
+
 /// How many threads a process has.
 pub fn threads(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/task"))
@@ -387,6 +401,13 @@ pub fn threads(pid: u32) -> usize {
 /// How many descriptors a process has open.
 pub fn descriptors(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/fd"))
+}
+
+/// Lets the server open descriptors below this number only. Those that it has stay open.
+pub fn limit_descriptors(server: &Server, limit: Option<u64>) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: limit.or(maximum), maximum };
+    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, limit).unwrap();
 }
 
 fn entries(folder: &str) -> usize {
