@@ -15,6 +15,7 @@ use rustix::net::{SendFlags, send};
 use crate::addr::Addr;
 use crate::backoff::Backoff;
 use crate::config::WhenFull;
+use crate::connection::Connection;
 use crate::listener::{BACKLOG, Listener};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
@@ -174,7 +175,7 @@ where
         let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
             let places = self.shared.config.max_connections;
             let text = format!("busy: all places are taken ({places} of {places}), try again later");
-            return self.turn_away(stream.into(), peer, &text);
+            return self.turn_away(stream, peer, &text);
         };
         self.grace_is_spent = false;
         let registry = &self.shared.handle.registry;
@@ -182,7 +183,7 @@ where
             Ok(connection) => connection,
             Err((stream, peer)) => {
                 let text = "busy: your address has as many connections as one address may have";
-                return self.turn_away(stream.into(), peer, text);
+                return self.turn_away(stream, peer, text);
             }
         };
         let (shared, for_worker) = (Arc::clone(self.shared), Arc::clone(&connection));
@@ -192,7 +193,7 @@ where
         self.complaints.log(format_args!("{failed}"));
         drop(failed); // With the job go its permit and its share of the connection.
         let text = "busy: no thread could be started, try again later";
-        self.turn_away(Arc::clone(connection.stream()), connection.peer().clone(), text);
+        self.send_home(connection, text);
     }
 
     /// A place, if one becomes free within the grace.
@@ -210,11 +211,15 @@ where
         None
     }
 
-    fn turn_away(&self, stream: Arc<Stream>, peer: Addr, text: &str) {
-        let told = send_at_once(&stream, text);
-        self.count_turned_away(told, peer, text);
+    fn turn_away(&self, stream: Stream, peer: Addr, text: &str) {
+        self.send_home(Arc::new(Connection::new(0, stream, peer, Arc::default())), text);
+    }
+
+    fn send_home(&self, connection: Arc<Connection>, text: &str) {
+        let told = send_at_once(connection.stream(), text);
+        self.count_turned_away(told, connection.peer().clone(), text);
         if told {
-            self.shared.farewell.leave_to_it(stream);
+            self.shared.farewell.leave_to_it(connection);
         }
     }
 
@@ -260,7 +265,7 @@ where
             for _ in 0..=BACKLOG {
                 match listener.accept() {
                     Ok((stream, peer)) => {
-                        self.turn_away(stream.into(), peer, "stopping: the server is going down, try again later");
+                        self.turn_away(stream, peer, "stopping: the server is going down, try again later");
                     }
                     Err(error) => match Trouble::of(&error) {
                         Trouble::Client => {}
