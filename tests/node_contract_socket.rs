@@ -178,7 +178,7 @@ fn no_delay_and_keep_alive_are_set_as_configured() {
     let options_of = |config: Config| {
         let (report, options) = channel();
         let kit = Kit::serve(config, move |socket| {
-            let socket = SockRef::from(&**socket.connection().stream());
+            let socket = SockRef::from(socket.connection().stream());
             let idle = socket.keepalive()?.then(|| socket.tcp_keepalive_time()).transpose()?;
             report.send((socket.tcp_nodelay()?, idle)).unwrap();
             Ok(())
