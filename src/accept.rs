@@ -16,6 +16,7 @@ use rustix::net::{SendFlags, send};
 use crate::addr::Addr;
 use crate::backoff::Backoff;
 use crate::config::WhenFull;
+use crate::connection::Connection;
 use crate::listener::{BACKLOG, Listener};
 use crate::log_limit::LogLimit;
 use crate::pool::{Permit, Pool};
@@ -188,7 +189,7 @@ where
         let Some(permit) = permit.or_else(|| self.look_for_a_place()) else {
             let places = self.shared.config.max_connections;
             let text = format!("busy: all places are taken ({places} of {places}), try again later");
-            return self.turn_away(stream.into(), peer, &text);
+            return self.turn_away(stream, peer, &text);
         };
         self.grace_is_spent = false;
         if let Err((stream, peer)) = self.admit(stream, peer, permit) {
@@ -232,7 +233,7 @@ where
         self.complaints.log(format_args!("{failed}"));
         drop(failed); // With the job go its permit and its share of the connection.
         let text = "busy: no thread could be started, try again later";
-        self.turn_away(Arc::clone(connection.stream()), connection.peer().clone(), text);
+        self.send_home(connection, text);
         Ok(())
     }
 
@@ -253,14 +254,18 @@ where
 
     fn turn_away_from_the_door(&self, stream: Stream, peer: Addr) {
         let text = "busy: your address has as many connections as one address may have, try again later";
-        self.turn_away(stream.into(), peer, text);
+        self.turn_away(stream, peer, text);
     }
 
-    fn turn_away(&self, stream: Arc<Stream>, peer: Addr, text: &str) {
-        let told = send_at_once(&stream, text);
-        self.count_turned_away(told, peer, text);
+    fn turn_away(&self, stream: Stream, peer: Addr, text: &str) {
+        self.send_home(Arc::new(Connection::new(0, stream, peer, Arc::default())), text);
+    }
+
+    fn send_home(&self, connection: Arc<Connection>, text: &str) {
+        let told = send_at_once(connection.stream(), text);
+        self.count_turned_away(told, connection.peer().clone(), text);
         if told {
-            self.shared.farewell.leave_to_it(stream);
+            self.shared.farewell.leave_to_it(connection);
         }
     }
 
@@ -294,14 +299,14 @@ where
     pub(crate) fn turn_away_the_backlog(&mut self) {
         const STOPPING: &str = "stopping: the server is going down, try again later";
         for (stream, peer, _) in mem::take(&mut self.at_the_door) {
-            self.turn_away(stream.into(), peer, STOPPING);
+            self.turn_away(stream, peer, STOPPING);
         }
         for listener in self.listeners {
             // As many as can have been there when this began. Others may come as fast as they are told, and
             // would keep the server from ever ending.
             for _ in 0..=BACKLOG {
                 match listener.accept() {
-                    Ok((stream, peer)) => self.turn_away(stream.into(), peer, STOPPING),
+                    Ok((stream, peer)) => self.turn_away(stream, peer, STOPPING),
                     Err(error) => match Trouble::of(&error) {
                         Trouble::Client => {}
                         Trouble::Machine if self.tell_with_the_spare(listener).is_ok() => {}

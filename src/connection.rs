@@ -23,19 +23,29 @@ pub enum State {
 /// and wakes them when it stops.
 #[derive(Debug)]
 pub struct Connection {
+    per_message: PerMessage,
     id: u64,
     peer: Addr,
-    stream: Arc<Stream>,
-    opened: Instant,
+}
+
+/// What every message touches, in one line of the processor's cache. Where a hundred connections are busy in turns,
+/// a message waits for such lines to be fetched, not for instructions.
+#[derive(Debug)]
+#[repr(align(64))]
+struct PerMessage {
+    stream: Stream,
     stopping: Arc<AtomicBool>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    opened: Instant,
     /// When something was last written, in nanoseconds after `opened`.
     last_write: AtomicU64,
     state: AtomicU8,
     /// Bits of [`Seen`].
     seen: AtomicU8,
 }
+
+const _: () = assert!(size_of::<PerMessage>() == 64, "one line of the cache");
 
 /// What has happened to a connection so far, for whoever asks why it ended.
 pub(crate) enum Seen {
@@ -64,19 +74,18 @@ impl Connection {
     /// A connection under this number. When `stopping` becomes true, its socket's reads end it as soon as
     /// what has arrived is answered.
     pub fn new(id: u64, stream: Stream, peer: Addr, stopping: Arc<AtomicBool>) -> Connection {
-        Connection {
-            id,
-            peer,
-            stream: Arc::new(stream),
-            opened: Instant::now(),
+        let per_message = PerMessage {
+            stream,
             stopping,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            opened: Instant::now(),
             last_write: AtomicU64::new(0),
             // Active until the handler waits for the first time: what it may say first is not cut off.
             state: AtomicU8::new(ACTIVE),
             seen: AtomicU8::new(0),
-        }
+        };
+        Connection { per_message, id, peer }
     }
 
     /// Its number: unique within a server, in the order of accepting.
@@ -91,27 +100,27 @@ impl Connection {
 
     /// How long it has been open.
     pub fn age(&self) -> Duration {
-        self.opened.elapsed()
+        self.per_message.opened.elapsed()
     }
 
     /// Bytes that reads have returned.
     pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
+        self.per_message.bytes_in.load(Ordering::Relaxed)
     }
 
     /// Bytes that the kernel has taken from writes.
     pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
+        self.per_message.bytes_out.load(Ordering::Relaxed)
     }
 
     /// What it is doing now.
     pub fn state(&self) -> State {
-        if self.state.load(Ordering::SeqCst) == IDLE { State::Idle } else { State::Active }
+        if self.per_message.state.load(Ordering::SeqCst) == IDLE { State::Idle } else { State::Active }
     }
 
-    /// The stream below, shared.
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
+    /// The stream below. It is closed with the last reference to this.
+    pub fn stream(&self) -> &Stream {
+        &self.per_message.stream
     }
 
     /// Whether the other side has ended its half, and a read has said so.
@@ -150,9 +159,9 @@ impl Connection {
     /// Set the stop flag first. The reader marks itself idle and then looks at the flag; this looks at the
     /// mark after the flag is set. Whichever comes second sees the other, so no reader sleeps through it.
     pub fn wake_if_idle(&self) {
-        if self.state.load(Ordering::SeqCst) == IDLE {
+        if self.per_message.state.load(Ordering::SeqCst) == IDLE {
             self.note(Seen::ReadShut);
-            let _ = self.stream.shutdown(Shutdown::Read); // Already gone is as good.
+            let _ = self.per_message.stream.shutdown(Shutdown::Read); // Already gone is as good.
         }
     }
 
@@ -160,27 +169,27 @@ impl Connection {
     /// connection whose write this has cut short is closed with a reset, for its answer is not whole.
     pub fn cut(&self) {
         self.note(Seen::Cut);
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.per_message.stream.shutdown(Shutdown::Both);
     }
 
     /// Whether the server is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.per_message.stopping.load(Ordering::SeqCst)
     }
 
     /// Marks what the socket's thread is about to do.
     pub(crate) fn set_state(&self, state: State) {
-        let state = match state {
-            State::Idle => IDLE,
-            State::Active => ACTIVE,
-        };
-        self.state.store(state, Ordering::SeqCst);
+        match state {
+            // Before the look at the flag that follows, for every thread: see `wake_if_idle`.
+            State::Idle => self.per_message.state.store(IDLE, Ordering::SeqCst),
+            State::Active => self.per_message.state.store(ACTIVE, Ordering::Release),
+        }
     }
 
     /// A read has brought this many bytes; none are the other side's end.
     pub(crate) fn has_read(&self, count: usize) {
         self.set_state(State::Active);
-        self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        self.per_message.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
         if count == 0 {
             self.note(Seen::PeerEnd);
         }
@@ -189,28 +198,28 @@ impl Connection {
 
     /// The kernel has taken this many bytes, at this time.
     pub(crate) fn has_written(&self, count: usize, when: Instant) {
-        let when = when.saturating_duration_since(self.opened).as_nanos();
-        self.last_write.store(when as u64, Ordering::Relaxed);
-        self.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+        let when = when.saturating_duration_since(self.per_message.opened).as_nanos();
+        self.per_message.last_write.store(when as u64, Ordering::Relaxed);
+        self.per_message.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
         log::trace!("#{} was sent {count} bytes", self.id);
     }
 
     /// When something was last written, by whichever thread; at first, when it was opened.
     pub(crate) fn last_write(&self) -> Instant {
-        self.opened + Duration::from_nanos(self.last_write.load(Ordering::Relaxed))
+        self.per_message.opened + Duration::from_nanos(self.per_message.last_write.load(Ordering::Relaxed))
     }
 
     pub(crate) fn note(&self, what: Seen) {
-        self.seen.fetch_or(what as u8, Ordering::SeqCst);
+        self.per_message.seen.fetch_or(what as u8, Ordering::SeqCst);
     }
 
     pub(crate) fn has_seen(&self, what: Seen) -> bool {
-        self.seen.load(Ordering::SeqCst) & what as u8 != 0
+        self.per_message.seen.load(Ordering::SeqCst) & what as u8 != 0
     }
 
     /// As [`has_seen`](Connection::has_seen), and forgets it.
     pub(crate) fn take(&self, what: Seen) -> bool {
         let what = what as u8;
-        self.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
+        self.per_message.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
     }
 }

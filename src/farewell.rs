@@ -7,7 +7,6 @@
 
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::connection::Connection;
 use crate::stream::Stream;
 use crate::wake::{Waker, timespec};
 
@@ -32,7 +32,7 @@ pub const MOST_DISCARDED: usize = 1024 * 1024;
 /// When the connection was reset: then what was written last may not have arrived.
 pub fn say_goodbye(stream: &Stream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    see_out(Leaving::new(stream, Stage::Listening))
+    see_out(stream, Stage::Listening)
 }
 
 /// As [`say_goodbye`], for a stream whose reading end is shut.
@@ -41,18 +41,19 @@ pub fn say_goodbye(stream: &Stream) -> io::Result<()> {
 /// away what is not sent yet. So our half ends only when the kernel has sent all of it.
 pub(crate) fn say_goodbye_unheard(stream: &Stream) -> io::Result<()> {
     stream.report_room_when_all_is_sent()?;
-    see_out(Leaving::new(stream, Stage::Sending))
+    see_out(stream, Stage::Sending)
 }
 
-fn see_out(mut leaving: Leaving<&Stream>) -> io::Result<()> {
+fn see_out(stream: &Stream, stage: Stage) -> io::Result<()> {
+    let mut leaving = Leaving::new(stage);
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let left = leaving.patience();
         if left.is_zero() {
             return Ok(());
         }
-        let ready = poll(&mut [leaving.watched()], Some(&timespec(left)));
-        if ready.is_ok_and(|count| count > 0) && !leaving.is_still_here(&mut bytes)? {
+        let ready = poll(&mut [leaving.watched(stream)], Some(&timespec(left)));
+        if ready.is_ok_and(|count| count > 0) && !leaving.is_still_here(stream, &mut bytes)? {
             return Ok(());
         }
     }
@@ -63,7 +64,7 @@ fn see_out(mut leaving: Leaving<&Stream>) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Farewell {
     /// `None` is the last.
-    queue: Sender<Option<Leaving<Arc<Stream>>>>,
+    queue: Sender<Option<(Arc<Connection>, Leaving)>>,
     waker: Arc<Waker>,
     gone: Receiver<()>,
 }
@@ -85,24 +86,24 @@ impl Farewell {
     }
 
     /// Ends our half and leaves the rest to the thread. Never waits.
-    pub(crate) fn leave_to_it(&self, stream: Arc<Stream>) {
+    pub(crate) fn leave_to_it(&self, connection: Arc<Connection>) {
         // An error means that the other side has reset the connection: nothing is left to be polite about.
-        if stream.shutdown(Shutdown::Write).is_ok() {
-            self.hand_over(stream, Stage::Listening);
+        if connection.stream().shutdown(Shutdown::Write).is_ok() {
+            self.hand_over(connection, Stage::Listening);
         }
     }
 
     /// As `leave_to_it`, for a stream whose reading end is shut: see [`say_goodbye_unheard`].
-    pub(crate) fn leave_unheard_to_it(&self, stream: Arc<Stream>) {
-        if stream.report_room_when_all_is_sent().is_ok() {
-            self.hand_over(stream, Stage::Sending);
+    pub(crate) fn leave_unheard_to_it(&self, connection: Arc<Connection>) {
+        if connection.stream().report_room_when_all_is_sent().is_ok() {
+            self.hand_over(connection, Stage::Sending);
         }
     }
 
-    fn hand_over(&self, stream: Arc<Stream>, stage: Stage) {
-        if stream.set_nonblocking(true).is_ok() {
-            // When the queue is full the stream is dropped here, which closes it.
-            if self.queue.try_send(Some(Leaving::new(stream, stage))).is_ok() {
+    fn hand_over(&self, connection: Arc<Connection>, stage: Stage) {
+        if connection.stream().set_nonblocking(true).is_ok() {
+            // When the queue is full the connection is dropped here, which closes it.
+            if self.queue.try_send(Some((connection, Leaving::new(stage)))).is_ok() {
                 self.waker.wake();
             }
         }
@@ -134,18 +135,17 @@ enum Stage {
     Listening,
 }
 
-/// A connection on its way out.
+/// How far a connection is on its way out.
 #[derive(Debug)]
-struct Leaving<S> {
-    stream: S,
+struct Leaving {
     stage: Stage,
     since: Instant,
     discarded: usize,
 }
 
-impl<S: Deref<Target = Stream>> Leaving<S> {
-    fn new(stream: S, stage: Stage) -> Leaving<S> {
-        Leaving { stream, stage, since: Instant::now(), discarded: 0 }
+impl Leaving {
+    fn new(stage: Stage) -> Leaving {
+        Leaving { stage, since: Instant::now(), discarded: 0 }
     }
 
     /// How much longer it may take.
@@ -153,23 +153,23 @@ impl<S: Deref<Target = Stream>> Leaving<S> {
         PATIENCE.saturating_sub(self.since.elapsed())
     }
 
-    fn watched(&self) -> PollFd<'_> {
+    fn watched<'a>(&self, stream: &'a Stream) -> PollFd<'a> {
         let events = match self.stage {
             Stage::Sending => PollFlags::OUT,
             Stage::Listening if self.discarded < MOST_DISCARDED => PollFlags::IN,
             // That the other side has ended is always reported, and then what is left of its bytes has an end.
             Stage::Listening => PollFlags::empty(),
         };
-        PollFd::new(&*self.stream, events)
+        PollFd::new(stream, events)
     }
 
     /// Does what can be done now that the stream is ready; says whether more is worth waiting for.
-    fn is_still_here(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+    fn is_still_here(&mut self, mut stream: &Stream, bytes: &mut [u8]) -> io::Result<bool> {
         if self.stage == Stage::Sending {
             self.stage = Stage::Listening;
-            return self.stream.shutdown(Shutdown::Write).map(|()| true);
+            return stream.shutdown(Shutdown::Write).map(|()| true);
         }
-        match (&*self.stream).read(bytes) {
+        match stream.read(bytes) {
             Ok(count) => {
                 self.discarded += count;
                 Ok(count > 0)
@@ -180,9 +180,9 @@ impl<S: Deref<Target = Stream>> Leaving<S> {
     }
 }
 
-fn see_everyone_out(queue: &Receiver<Option<Leaving<Arc<Stream>>>>, waker: &Waker, most: usize) {
+fn see_everyone_out(queue: &Receiver<Option<(Arc<Connection>, Leaving)>>, waker: &Waker, most: usize) {
     // The oldest first, for all have the same patience.
-    let mut leaving: Vec<Leaving<Arc<Stream>>> = Vec::new();
+    let mut leaving: Vec<(Arc<Connection>, Leaving)> = Vec::new();
     let mut bytes = vec![0; 16 * 1024];
     let mut open = true;
     loop {
@@ -204,15 +204,16 @@ fn see_everyone_out(queue: &Receiver<Option<Leaving<Arc<Stream>>>>, waker: &Wake
         }
         let ready = {
             let mut watched = vec![PollFd::new(waker, PollFlags::IN)];
-            watched.extend(leaving.iter().map(Leaving::watched));
-            let left = leaving.first().map(|oldest| timespec(oldest.patience()));
+            watched.extend(leaving.iter().map(|(connection, one)| one.watched(connection.stream())));
+            let left = leaving.first().map(|(_, oldest)| timespec(oldest.patience()));
             let _ = poll(&mut watched, left.as_ref()); // A signal is as good as a wake-up.
             watched.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect::<Vec<bool>>()
         };
         let mut ready = ready.into_iter();
-        leaving.retain_mut(|one| {
+        leaving.retain_mut(|(connection, one)| {
             let is_ready = ready.next().unwrap_or(false);
-            !one.patience().is_zero() && (!is_ready || one.is_still_here(&mut bytes).unwrap_or(false))
+            !one.patience().is_zero()
+                && (!is_ready || one.is_still_here(connection.stream(), &mut bytes).unwrap_or(false))
         });
     }
 }

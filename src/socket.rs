@@ -159,16 +159,18 @@ impl Socket {
         self.connection.stream().reset_on_close()
     }
 
-    /// The deadline that counts at `now` for a read that began at `began`, and how much is left of it.
-    fn time_to_read(&self, began: Instant, now: Instant) -> Result<Option<Duration>, Deadline> {
+    /// What is left of the deadline that counts now, for a read that began at `began`; `None` is just now.
+    fn time_to_read(&self, began: Option<Instant>) -> Result<Option<Duration>, Deadline> {
         if let (Some((message_began, _)), Some(limit)) = (self.message, self.timeouts.message) {
-            let elapsed = now.saturating_duration_since(message_began);
-            return left(limit, elapsed).ok_or(Deadline::Message(limit)).map(Some);
+            return left(limit, message_began.elapsed()).ok_or(Deadline::Message(limit)).map(Some);
         }
         let Some(limit) = self.timeouts.idle else { return Ok(None) };
-        // Another thread may be writing to this connection: that is not silence either.
-        let silent_since = began.max(self.connection.last_write());
-        left(limit, now.saturating_duration_since(silent_since)).ok_or(Deadline::Idle(limit)).map(Some)
+        let silent_for = match began {
+            // Another thread may be writing to this connection: that is not silence either.
+            Some(began) => began.max(self.connection.last_write()).elapsed(),
+            None => Duration::ZERO,
+        };
+        left(limit, silent_for).ok_or(Deadline::Idle(limit)).map(Some)
     }
 
     /// Reads what had arrived when the server began to stop, and nothing that comes later: a client that
@@ -178,7 +180,7 @@ impl Socket {
         if waiting == 0 {
             return Ok(0);
         }
-        let mut stream = &**self.connection.stream();
+        let mut stream = self.connection.stream();
         let count = stream.read(&mut buffer[..waiting])?;
         self.has_read(count);
         Ok(count)
@@ -212,9 +214,8 @@ impl Read for Socket {
             return Ok(0);
         }
         let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
-        let began = Instant::now();
-        // Most reads need no second look at the clock.
-        let mut now = began;
+        // Most reads need no look at the clock: when the kernel's time-out fires, as much time has passed.
+        let mut began = None;
         // First the mark, then the look at the flag: see `wake_if_idle`.
         self.connection.set_state(if may_stop { State::Idle } else { State::Active });
         loop {
@@ -224,9 +225,9 @@ impl Read for Socket {
                 }
                 self.waiting_at_last_call()?;
             }
-            let left = self.time_to_read(began, now)?;
+            let left = self.time_to_read(began)?;
             arm(&mut self.armed_read, left, |timeout| self.connection.stream().set_read_timeout(timeout))?;
-            match (&**self.connection.stream()).read(buffer) {
+            match self.connection.stream().read(buffer) {
                 // Perhaps not the client's end, but the stop's wake-up.
                 Ok(0) if may_stop && self.connection.is_stopping() => {}
                 // The wake-up reached us in the middle of a message whose first part came at the same
@@ -235,7 +236,7 @@ impl Read for Socket {
                 // and again, but not for long.
                 Ok(0) if self.connection.has_seen(Seen::ReadShut) && !self.connection.was_cut() => {
                     thread::sleep(Duration::from_millis(5));
-                    if began.elapsed() > farewell::PATIENCE {
+                    if began.get_or_insert_with(Instant::now).elapsed() > farewell::PATIENCE {
                         return Ok(0);
                     }
                 }
@@ -247,11 +248,16 @@ impl Read for Socket {
                     self.has_read(count);
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.armed_read = REARM,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    began.get_or_insert_with(Instant::now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let waited = self.armed_read.unwrap_or_default();
+                    began.get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
+                    self.armed_read = REARM;
+                }
                 Err(error) => return Err(error),
             }
-            now = Instant::now();
         }
     }
 }

@@ -55,8 +55,8 @@ impl<H: Fn(Socket) -> io::Result<()>> Shared<H> {
             _ if connection.has_half_an_answer() => drop(stream.reset_on_close()),
             // There is nothing left to say, or nobody to say it to.
             CloseReason::Finished | CloseReason::Reset | CloseReason::Aborted | CloseReason::Cut => {}
-            _ if connection.was_woken() => self.farewell.leave_unheard_to_it(Arc::clone(stream)),
-            _ => self.farewell.leave_to_it(Arc::clone(stream)),
+            _ if connection.was_woken() => self.farewell.leave_unheard_to_it(Arc::clone(&connection)),
+            _ => self.farewell.leave_to_it(Arc::clone(&connection)),
         }
         // Dropping the last reference closes the descriptor. A handler that has put its socket aside has
         // another one; the connection ends all the same. (Whoever looks at the connection at this moment, for a

@@ -46,7 +46,7 @@ impl Writer {
                 None => None,
             };
             arm(&mut self.armed, left, |timeout| connection.stream().set_write_timeout(timeout))?;
-            match (&**connection.stream()).write(bytes) {
+            match connection.stream().write(bytes) {
                 Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     connection.has_written(count, began + elapsed);

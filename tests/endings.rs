@@ -25,7 +25,7 @@ const REPLY: usize = 1_000_000;
 
 /// Waits, in a handler, until this can be said of the connection; reads nothing.
 fn wait_for(socket: &Socket, what: PollFlags) {
-    let mut watched = [PollFd::new(&**socket.connection().stream(), what)];
+    let mut watched = [PollFd::new(socket.connection().stream(), what)];
     poll(&mut watched, None).unwrap();
 }
 

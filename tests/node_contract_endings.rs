@@ -21,16 +21,16 @@ use support::{BOUND, PREFIX, wait_until};
 /// Waits until the kernel knows of the other side's reset, without reading.
 fn wait_for_reset(socket: &Socket) {
     let stream = socket.connection().stream();
-    while poll(&mut [PollFd::new(&**stream, PollFlags::empty())], None).is_err() {}
+    while poll(&mut [PollFd::new(stream, PollFlags::empty())], None).is_err() {}
 }
 
 /// Writes what the kernel takes while the other side does not read; says how much that was.
 fn write_until_full(socket: &Socket) -> io::Result<usize> {
-    let stream = socket.connection().stream();
+    let mut stream = socket.connection().stream();
     stream.set_nonblocking(true)?;
     let mut count = 0;
     loop {
-        match (&**stream).write(&[b'x'; 10_000]) {
+        match stream.write(&[b'x'; 10_000]) {
             Ok(written) => count += written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
@@ -70,9 +70,9 @@ fn finish_delivers_everything_and_abort_throws_away_what_is_not_sent() {
 fn an_abort_is_a_linger_of_zero() {
     let (report, linger) = channel();
     let kit = Kit::serve(Config::default(), move |socket| {
-        let stream = Arc::clone(socket.connection().stream());
+        let connection = Arc::clone(socket.connection());
         socket.abort()?;
-        report.send(SockRef::from(&*stream).linger()?).unwrap();
+        report.send(SockRef::from(connection.stream()).linger()?).unwrap();
         Ok(())
     });
     let mut client = kit.client();

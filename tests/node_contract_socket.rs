@@ -178,7 +178,7 @@ fn no_delay_and_keep_alive_are_set_as_configured() {
     let options_of = |config: Config| {
         let (report, options) = channel();
         let kit = Kit::serve(config, move |socket| {
-            let socket = SockRef::from(&**socket.connection().stream());
+            let socket = SockRef::from(socket.connection().stream());
             let idle = socket.keepalive()?.then(|| socket.tcp_keepalive_time()).transpose()?;
             // As Node asks: ten times, a second apart.
             let asks = (socket.tcp_keepalive_retries()?, socket.tcp_keepalive_interval()?);

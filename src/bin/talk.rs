@@ -47,9 +47,9 @@ fn main() -> ExitCode {
     note(&format!("connected to {}; Ctrl-D ends your half, Ctrl-C everything", socket.peer()));
 
     // The socket is duplex: one thread writes to it while this one reads from it.
-    let stream = Arc::clone(socket.connection().stream());
+    let connection = Arc::clone(socket.connection());
     let (report, reports) = crossbeam_channel::bounded(1);
-    thread::spawn(move || drop(report.send(send_what_is_typed(&stream))));
+    thread::spawn(move || drop(report.send(send_what_is_typed(connection.stream()))));
 
     let ended = show_what_comes(socket.connection().stream());
     // The kernel reports a reset once, to whoever comes first. If that was the sender, the end that we have

@@ -156,7 +156,7 @@ fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
     let kit = Kit::on(server, move |mut socket| {
         if !full() {
             let fewer = TcpKeepalive::new().with_retries(questions);
-            SockRef::from(&**socket.connection().stream()).set_tcp_keepalive(&fewer)?;
+            SockRef::from(socket.connection().stream()).set_tcp_keepalive(&fewer)?;
         }
         io::copy(&mut socket.by_ref(), &mut io::sink()).map(drop)
     });

@@ -10,6 +10,9 @@ const MOST_THREADS: u64 = 2048;
 /// A process at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
+    /// What it has used of the processors, to the nanosecond.
+    pub(crate) cpu: Duration,
+    /// The parts of that in its own code and in the kernel's, in ticks of the clock, which are hundredths of a second.
     pub(crate) user: Duration,
     pub(crate) system: Duration,
     pub(crate) threads: u64,
@@ -29,18 +32,16 @@ impl Sample {
         let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
         let ticks = |count: u64| Duration::from_secs(count) / rustix::param::clock_ticks_per_second() as u32;
         let threads = field(17)?;
+        let (user, system) = (ticks(field(11)?), ticks(field(12)?));
         Some(Sample {
-            user: ticks(field(11)?),
-            system: ticks(field(12)?),
+            cpu: cpu_clock(pid).unwrap_or(user + system),
+            user,
+            system,
             threads,
             virtual_memory: field(20)?,
             resident: field(21)? * rustix::param::page_size() as u64,
             switches: (threads <= MOST_THREADS).then(|| switches(pid)).flatten(),
         })
-    }
-
-    pub(crate) fn cpu(&self) -> Duration {
-        self.user + self.system
     }
 
     /// How often its threads have been switched away from since then; those of threads that have ended in the
@@ -49,6 +50,18 @@ impl Sample {
         let (now, before) = (self.switches.as_ref()?, before.switches.as_ref()?);
         Some(now.iter().map(|(thread, count)| count.saturating_sub(*before.get(thread).unwrap_or(&0))).sum())
     }
+}
+
+/// The clock that runs while a process does: clock_getcpuclockid(3).
+#[cfg(target_os = "linux")]
+fn cpu_clock(pid: &str) -> Option<Duration> {
+    let pid = if pid == "self" { nix::unistd::getpid() } else { nix::unistd::Pid::from_raw(pid.parse().ok()?) };
+    nix::time::clock_getcpuclockid(pid).ok()?.now().ok().map(Duration::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cpu_clock(_pid: &str) -> Option<Duration> {
+    None
 }
 
 fn switches(pid: &str) -> Option<BTreeMap<String, u64>> {
@@ -83,7 +96,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(1));
         let after = Sample::of("self").unwrap();
         assert!(after.threads >= 1 && after.resident > 100_000 && after.virtual_memory > after.resident, "{after:?}");
-        assert!(after.cpu() >= before.cpu());
+        assert!(after.cpu >= before.cpu);
         assert!(after.switches_since(&before).unwrap() >= 1, "{before:?} {after:?}");
         assert!(kernel_memory().unwrap() > 1_000_000);
         assert!(Sample::of("0").is_none());

@@ -49,7 +49,7 @@ impl Results {
         let rate = if seconds > 0.0 { answered / seconds } else { 0.0 };
         let costs = |samples: [&Sample; 2]| Costs::of(samples, answered);
         let measured = outcome.server.as_ref().and_then(|server| server.measured.as_ref());
-        let used = outcome.own.as_ref().map_or(Duration::ZERO, |[before, after]| after.cpu() - before.cpu());
+        let used = outcome.own.as_ref().map_or(Duration::ZERO, |[before, after]| after.cpu - before.cpu);
         Results {
             rate,
             megabytes: rate * plan.messages.size as f64 / 1e6,
@@ -65,7 +65,7 @@ impl Costs {
     fn of([before, after]: [&Sample; 2], messages: f64) -> Option<Costs> {
         let each = |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / messages;
         (messages > 0.0).then(|| Costs {
-            cpu: each(before.cpu(), after.cpu()),
+            cpu: each(before.cpu, after.cpu),
             user: each(before.user, after.user),
             system: each(before.system, after.system),
             switches: after.switches_since(before).map(|switches| switches as f64 / messages),
