@@ -398,4 +398,23 @@ mod tests {
         assert_eq!(rustix::event::poll(&mut watched, Some(&limit)).unwrap(), 1, "nobody was woken");
         assert!(places.take_or_wake(&waker).is_some());
     }
+
+    #[test]
+    fn the_places_stay_right_when_a_thread_dies_with_their_count_in_its_hands() {
+        let places = Places::new(2);
+        let permit = places.take().expect("there is room");
+        let same = places.clone();
+        let dies = thread::spawn(move || {
+            let _count = same.lock();
+            panic::resume_unwind(Box::new("on purpose"));
+        });
+        dies.join().unwrap_err();
+        assert!(places.state.is_poisoned(), "the fault did not happen");
+        let other = places.take().expect("there is room for one more");
+        assert!(places.take().is_none());
+        drop(permit);
+        let _again = places.take_or_wait();
+        drop(other);
+        assert!(places.take().is_some());
+    }
 }

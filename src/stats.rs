@@ -262,14 +262,22 @@ fn keep_tally(told: &Receiver<Told>, level: log::Level, observer: impl Fn(&Event
         match told {
             Told::Event(event) => {
                 tally.add(&event);
-                log_event(&event, level, &mut refusals);
-                // With the thread, the tally would die, and every event that waits for it, uncounted. The
-                // hook has reported the panic by now.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
+                survive(|| log_event(&event, level, &mut refusals));
+                survive(|| observer(&event));
             }
             // Whoever asked may have lost patience.
             Told::Question(answer) => drop(answer.try_send(tally.clone())),
         }
+    }
+}
+
+/// Runs what is others' business, the program's logger or the observer. If that panics, it must not take the thread
+/// along, and with it the tally, and every event that waits, uncounted. The hook has reported the panic by now.
+fn survive(others: impl FnOnce()) {
+    if let Err(thrown) = panic::catch_unwind(AssertUnwindSafe(others)) {
+        // What was thrown may panic in its turn when it is dropped. After that, it is left where it is.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(thrown)));
+        dropped.unwrap_or_else(std::mem::forget);
     }
 }
 
@@ -383,6 +391,17 @@ mod tests {
         drop(release);
         let tally = (0..100).find_map(|_| stats.tally()).expect("it goes on");
         assert_eq!(tally.events() + stats.dropped(), events);
+    }
+
+    #[test]
+    fn a_thread_that_is_dead_costs_events_and_never_time() {
+        let (channel, told) = bounded(QUEUE);
+        drop(told);
+        let stats = Stats { channel, dropped: Arc::default() };
+        let began = Instant::now();
+        (0..10).for_each(|id| stats.report(connected(id)));
+        assert_eq!((stats.tally(), stats.dropped()), (None, 10));
+        assert!(began.elapsed() < ANSWER_WITHIN, "it was waited for");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::figures::figure;
 use support::{BOUND, PREFIX, program, wait_until};
 use tempfile::TempDir;
 
@@ -33,6 +34,14 @@ impl Server {
         let server = Server { child: command.spawn().unwrap(), path, _folder: folder };
         wait_until("it can be connected to", || UnixStream::connect(&server.path).ok());
         server
+    }
+
+    /// Serves clients as the bar says, and stops: what is the matter with its outputs is said by `what`. A panic would
+    /// cost its client an answer, or the server its status.
+    fn serves_all_and_stops(&mut self, what: &str) {
+        self.serves(100, 10);
+        self.stops();
+        figure("B16", true, format!("{what}: 100 of 100 clients served, 10 lines each, and it stops"));
     }
 
     /// Serves clients, one after another, each with this many lines.
@@ -93,8 +102,7 @@ fn with_full_pipes_all_clients_are_served_and_it_still_stops() {
     let (output, output_end, output_filled) = full_pipe();
     let (errors, errors_end, errors_filled) = full_pipe();
     let mut server = Server::start(output_end, errors_end);
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("standard output and error full");
     // Not a byte more has found room, though there was a lot to say.
     assert_eq!((waiting_in(&output), waiting_in(&errors)), (output_filled, errors_filled));
 }
@@ -108,8 +116,7 @@ fn when_full_pipes_are_closed_all_clients_are_served_and_it_still_stops() {
     assert_eq!((waiting_in(&output), waiting_in(&errors)), (output_filled, errors_filled));
     // From now on every write fails, also those that are waiting: "broken pipe".
     drop((output, errors));
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("full, then closed");
 }
 
 #[test]
@@ -118,8 +125,7 @@ fn with_pipes_that_were_closed_from_the_beginning_all_clients_are_served_and_it_
     let (_, errors) = io::pipe().unwrap();
     assert_eq!((&output).write(b".").unwrap_err().kind(), io::ErrorKind::BrokenPipe, "it is not closed");
     let mut server = Server::start(output, errors);
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("closed from the beginning");
 }
 
 #[test]
@@ -127,8 +133,7 @@ fn on_a_full_disk_all_clients_are_served_and_it_still_stops() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(full().write(b".").unwrap_err().kind(), io::ErrorKind::StorageFull, "it is not full");
     let mut server = Server::start(full(), full());
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("on a full disk");
 }
 
 #[test]

@@ -16,7 +16,8 @@ use socket_steps::connection::State;
 use socket_steps::server::{Config, Handle, Server, Summary};
 use socket_steps::services;
 use socket_steps::stats::{CloseReason, Event, Snapshot};
-use support::{BOUND, Client, PREFIX, wait_until};
+use support::figures::{figure, full};
+use support::{BOUND, Client, PREFIX, resident, wait_until};
 
 /// A server in this process, which serves lines.
 struct Running {
@@ -185,11 +186,60 @@ fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
     server.stop();
 }
 
+/// How many events wait for the observer at most.
+const QUEUE: u64 = 4096;
+
+/// What clients that come one after another notice.
+struct Noticed {
+    clients: u64,
+    /// The longest time from one that is served to the next.
+    gap: Duration,
+    /// Kibibytes more memory afterwards.
+    grown: u64,
+}
+
+/// Lets clients come, one after another, until there were more than the queue can hold, and for this long.
+fn clients_come(server: &Running, for_at_least: Duration) -> Noticed {
+    const FEW: u64 = 2500;
+    let before = resident(std::process::id());
+    let began = Instant::now();
+    let (mut clients, mut gap, mut last) = (0, Duration::ZERO, began);
+    while clients < FEW || began.elapsed() < for_at_least {
+        let mut client = server.client();
+        is_served(&mut client);
+        // A thousand a second, ended in good order, would leave no port to come from.
+        client.reset();
+        let now = Instant::now();
+        (clients, gap, last) = (clients + 1, gap.max(now - last), now);
+    }
+    let grown = resident(std::process::id()).saturating_sub(before);
+    wait_until("all have left", || (server.handle.snapshot().now == 0).then_some(()));
+    Noticed { clients, gap, grown }
+}
+
+/// The figure of the bar: what was noticed, beside what is noticed while the statistics are well.
+fn say_what_was_noticed(how: &str, noticed: &Noticed, books: &str) {
+    let well = Running::start(Config::default(), |_| {});
+    let usual = clients_come(&well, Duration::ZERO).gap;
+    well.stop();
+    let Noticed { clients, gap, grown } = noticed;
+    let is_held = *gap <= Duration::from_millis(10) && *grown <= 1024;
+    figure(
+        "B15",
+        is_held,
+        format!(
+            "{how}: accept gap {gap:.1?} ({usual:.1?} without), {grown} KiB more memory, {clients} clients: {books}"
+        ),
+    );
+}
+
+/// How long the statistics stand still, at least.
+fn stall() -> Duration {
+    Duration::from_secs(if full() { 10 } else { 0 })
+}
+
 #[test]
 fn an_observer_that_stalls_holds_up_nobody_and_what_it_misses_is_counted() {
-    /// How many events wait for the observer at most.
-    const QUEUE: u64 = 4096;
-    const CLIENTS: u64 = 2500;
     let (release, stalled) = channel::<()>();
     let counted = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&counted);
@@ -198,12 +248,11 @@ fn an_observer_that_stalls_holds_up_nobody_and_what_it_misses_is_counted() {
         let _ = stalled.recv();
         counter.fetch_add(1, Ordering::SeqCst);
     });
-    for _ in 0..CLIENTS {
-        comes_and_goes(server.client());
-    }
+    let noticed = clients_come(&server, stall());
+    let clients = noticed.clients;
     // What must be exact does not depend on the stats thread, and asking does not wait for it for long.
     let snapshot = server.handle.snapshot();
-    assert_eq!((snapshot.accepted, snapshot.served, snapshot.now), (CLIENTS, CLIENTS, 0));
+    assert_eq!((snapshot.accepted, snapshot.served, snapshot.now), (clients, clients, 0));
     assert!(snapshot.events_dropped > 0, "the fault did not happen");
     assert_eq!((counted.load(Ordering::SeqCst), ended(&snapshot)), (0, 0));
 
@@ -211,30 +260,60 @@ fn an_observer_that_stalls_holds_up_nobody_and_what_it_misses_is_counted() {
     let seen = |snapshot: &Snapshot| counted.load(Ordering::SeqCst) + snapshot.events_dropped;
     let snapshot = wait_until("it catches up", || {
         let snapshot = server.handle.snapshot();
-        (seen(&snapshot) == 2 * CLIENTS).then_some(snapshot)
+        (seen(&snapshot) == 2 * clients).then_some(snapshot)
     });
     // No more was kept for it than its queue can hold, and the event that it was stalled in.
     let counted = counted.load(Ordering::SeqCst);
     assert!(counted <= QUEUE + 1, "{counted} events were kept");
     assert!(ended(&snapshot) <= counted);
     let summary = server.stop();
-    assert_eq!((summary.accepted, summary.served, summary.closed), (CLIENTS, CLIENTS, CLIENTS));
+    assert_eq!((summary.accepted, summary.served, summary.closed), (clients, clients, clients));
+    let books = format!("{counted} events counted + {} dropped = all", snapshot.events_dropped);
+    say_what_was_noticed("stalled", &noticed, &books);
 }
 
 #[test]
-fn an_observer_that_never_returns_does_not_hold_up_the_stop() {
+fn an_observer_that_never_returns_holds_up_nobody_and_not_the_stop() {
     let (sender, called) = channel();
     let (_never, stalled) = channel::<()>();
     let server = Running::start(Config::default(), move |_| {
         let _ = sender.send(());
         let _ = stalled.recv();
     });
-    comes_and_goes(server.client());
+    let noticed = clients_come(&server, stall());
     called.recv_timeout(BOUND).expect("the fault did not happen");
+    let clients = noticed.clients;
+    let dropped = server.handle.snapshot().events_dropped;
+    // As many as wait, and the one that it never returns from.
+    assert_eq!(dropped + QUEUE + 1, 2 * clients);
     let began = Instant::now();
     let summary = server.stop();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert_eq!((summary.served, summary.closed), (1, 1));
+    assert_eq!((summary.served, summary.closed), (clients, clients));
+    say_what_was_noticed("dead", &noticed, &format!("{} events kept + {dropped} dropped = all", QUEUE + 1));
+}
+
+/// A panic that goes on when it is over: what was thrown panics once more in being dropped.
+struct Relentless;
+
+impl Drop for Relentless {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("on purpose, once more"));
+    }
+}
+
+#[test]
+fn an_observer_whose_panic_panics_again_does_not_kill_the_statistics() {
+    let server = Running::start(Config::default(), |_| std::panic::resume_unwind(Box::new(Relentless)));
+    for _ in 0..100 {
+        comes_and_goes(server.client());
+    }
+    let snapshot = wait_until("all is counted", || {
+        let snapshot = server.handle.snapshot();
+        (ended(&snapshot) + snapshot.events_dropped >= 100).then_some(snapshot)
+    });
+    assert_eq!((snapshot.served, snapshot.now, ended(&snapshot), snapshot.events_dropped), (100, 0, 100, 0));
+    assert!(server.stop().is_clean());
 }
 
 #[test]
