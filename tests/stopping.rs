@@ -55,18 +55,26 @@ fn with_hundreds_of_busy_clients_and_50_silent_ones_every_byte_arrives_and_every
     let server = Server::start(&["--service", "lines", "--max-connections", &places]);
     let silent: Vec<Client> = (0..SILENT).map(|_| server.client()).collect();
     let (sender, answered) = channel();
+    // They begin together: those who talk already would leave the others no processor to come with.
+    let (wait, waiting) = crossbeam_channel::bounded::<()>(0);
     let clients: Vec<_> = (0..busy as usize)
         .map(|number| {
-            let (mut client, sender) = (server.client(), sender.clone());
-            let line = format!("{}\n", "안녕 ".repeat(1 + number % 200 * 40));
+            let (mut client, sender, waiting) = (server.client(), sender.clone(), waiting.clone());
+            let line = format!("{}\n", "안녕 ".repeat(1 + number % 50 * 40));
             thread::spawn(move || {
-                client.send(&line).expect(format!("{PREFIX}{line}"));
-                sender.send(()).unwrap();
-                (PREFIX.len() + line.len()) as u64 + talk_to_the_end(client, &line)
+                for _ in 0..2 {
+                    client.send(&line).expect(format!("{PREFIX}{line}"));
+                    sender.send(()).unwrap();
+                    let _ = waiting.recv();
+                }
+                2 * (PREFIX.len() + line.len()) as u64 + talk_to_the_end(client, &line)
             })
         })
         .collect();
-    clients.iter().for_each(|_| answered.recv_timeout(BOUND).unwrap());
+    let all_are_answered = || clients.iter().for_each(|_| answered.recv_timeout(BOUND).unwrap());
+    all_are_answered();
+    drop(wait);
+    all_are_answered();
 
     let ended = server.stop();
     // A reset is a failure there: the bar's 0.1 % are not needed.
