@@ -8,7 +8,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,11 +26,17 @@ struct Server {
 impl Server {
     /// Starts it with everything logged that there is to log.
     fn start(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Server {
+        let mut command = program();
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        Server::from(command)
+    }
+
+    /// As `start`, for the program that this command runs with the arguments that are added.
+    fn from(mut command: Command) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let mut command = program();
         command.args(["--no-page", "--service", "lines", "--listen"]).arg(format!("unix:{}", path.display()));
-        command.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.env("RUST_LOG", "trace");
         let server = Server { child: command.spawn().unwrap(), path, _folder: folder };
         wait_until("it can be connected to", || UnixStream::connect(&server.path).ok());
         server
@@ -126,6 +132,19 @@ fn with_pipes_that_were_closed_from_the_beginning_all_clients_are_served_and_it_
     assert_eq!((&output).write(b".").unwrap_err().kind(), io::ErrorKind::BrokenPipe, "it is not closed");
     let mut server = Server::start(output, errors);
     server.serves_all_and_stops("closed from the beginning");
+}
+
+#[test]
+fn without_any_standard_descriptor_all_clients_are_served_and_no_socket_takes_its_place() {
+    // Only a shell can start a program so: the library opens something else there for a command's child.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(program().get_program());
+    let mut server = Server::from(command);
+    // Whoever opens a file next gets the lowest number that is free: a client would be written the log.
+    let opened =
+        [0, 1, 2].map(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", server.child.id())).unwrap());
+    assert_eq!(opened, ["/dev/null"; 3].map(PathBuf::from), "the fault did not happen, or is not mended");
+    server.serves_all_and_stops("without standard descriptors");
 }
 
 #[test]

