@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -23,6 +22,7 @@ use crate::connection::{Connection, State};
 use crate::deadline::Deadline;
 use crate::log_limit::LogLimit;
 use crate::outbox::Full;
+use crate::pool::survive;
 
 /// How many events wait at most. Below half a megabyte, and a burst of thousands of clients fits.
 const QUEUE: usize = 4096;
@@ -262,22 +262,14 @@ fn keep_tally(told: &Receiver<Told>, level: log::Level, observer: impl Fn(&Event
         match told {
             Told::Event(event) => {
                 tally.add(&event);
+                // The program's logger and the observer are others' business. With the thread, the tally would die, and
+                // every event that waits for it, uncounted.
                 survive(|| log_event(&event, level, &mut refusals));
                 survive(|| observer(&event));
             }
             // Whoever asked may have lost patience.
             Told::Question(answer) => drop(answer.try_send(tally.clone())),
         }
-    }
-}
-
-/// Runs what is others' business, the program's logger or the observer. If that panics, it must not take the thread
-/// along, and with it the tally, and every event that waits, uncounted. The hook has reported the panic by now.
-fn survive(others: impl FnOnce()) {
-    if let Err(thrown) = panic::catch_unwind(AssertUnwindSafe(others)) {
-        // What was thrown may panic in its turn when it is dropped. After that, it is left where it is.
-        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(thrown)));
-        dropped.unwrap_or_else(std::mem::forget);
     }
 }
 
@@ -359,6 +351,7 @@ impl From<&Connection> for ConnectionInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic;
 
     fn connected(id: u64) -> Event {
         Event::Connected { id, peer: Addr::Unix(None) }
