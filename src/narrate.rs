@@ -32,6 +32,8 @@ use env_logger::{Builder, Env, Target, WriteStyle};
 use log::Record;
 use unicode_width::UnicodeWidthStr;
 
+use crate::output::harmless;
+
 /// How wide all lanes are together, unless `NARRATE_WIDTH` says otherwise: fits a terminal of ordinary width,
 /// and a page.
 const WIDTH: usize = 96;
@@ -65,9 +67,12 @@ pub fn scene(lanes: &[&str]) {
     });
 }
 
-/// Narrates one side that runs by itself, on standard error: standard output belongs to the program.
+/// Narrates one side that runs by itself, on standard error: standard output belongs to the program. What the other
+/// side has said may be part of the story, and [does nothing](harmless) there.
 pub fn aside() {
-    start_logging("info", Target::Stderr, |out, record| writeln!(out, "{}: {}", record.target(), record.args()));
+    start_logging("info", Target::Stderr, |out, record| {
+        writeln!(out, "{}: {}", record.target(), harmless(&record.args().to_string(), &[]))
+    });
 }
 
 /// The next record of each of these lanes happens at the same time as the others': they share a row.

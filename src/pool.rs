@@ -192,8 +192,7 @@ impl Crew {
                 self.jobs.recv().map_err(RecvTimeoutError::from)
             };
             match job {
-                // The hook has reported the panic by now; all that is left to do is to stay alive.
-                Ok(job) => drop(panic::catch_unwind(AssertUnwindSafe(job))),
+                Ok(job) => survive(job),
                 Err(RecvTimeoutError::Timeout) if self.leave_if_spare() => return,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -209,6 +208,15 @@ impl Crew {
     fn leave_if_spare(&self) -> bool {
         let fewer = |threads| (threads > self.min).then(|| threads - 1);
         self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
+    }
+}
+
+/// Runs something that may panic, and stays alive. The hook has reported the panic by then.
+pub(crate) fn survive(work: impl FnOnce()) {
+    if let Err(thrown) = panic::catch_unwind(AssertUnwindSafe(work)) {
+        // What was thrown may panic in its turn when it is dropped. After that, it is left where it is.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(thrown)));
+        dropped.unwrap_or_else(std::mem::forget);
     }
 }
 
@@ -402,5 +410,53 @@ mod tests {
         let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut watched, Some(&limit)).unwrap(), 1, "nobody was woken");
         assert!(places.take_or_wake(&waker).is_some());
+    }
+
+    /// What was thrown once panics again in being dropped.
+    struct Relentless;
+
+    impl Drop for Relentless {
+        fn drop(&mut self) {
+            panic::resume_unwind(Box::new("on purpose, once more"));
+        }
+    }
+
+    #[test]
+    fn a_panic_that_panics_again_costs_neither_a_thread_nor_a_place() {
+        let pool = Pool::new(1, 1).unwrap();
+        let (sender, done) = bounded(1);
+        // Aside: for a thread that is dead, a job would be kept for ever.
+        thread::spawn(move || {
+            for _ in 0..100 {
+                let permit = pool.places().take_or_wait();
+                let panics = move || {
+                    drop(permit);
+                    panic::resume_unwind(Box::new(Relentless));
+                };
+                pool.run(Box::new(panics)).unwrap();
+            }
+            let _permit = pool.places().take_or_wait();
+            pool.run(Box::new(move || sender.send(()).unwrap())).unwrap();
+        });
+        assert_eq!(done.recv_timeout(BOUND), Ok(()));
+    }
+
+    #[test]
+    fn the_places_stay_right_when_a_thread_dies_with_their_count_in_its_hands() {
+        let places = Places::new(2);
+        let permit = places.take().expect("there is room");
+        let same = places.clone();
+        let dies = thread::spawn(move || {
+            let _count = same.lock();
+            panic::resume_unwind(Box::new("on purpose"));
+        });
+        dies.join().unwrap_err();
+        assert!(places.state.is_poisoned(), "the fault did not happen");
+        let other = places.take().expect("there is room for one more");
+        assert!(places.take().is_none());
+        drop(permit);
+        let _again = places.take_or_wait();
+        drop(other);
+        assert!(places.take().is_some());
     }
 }

@@ -257,6 +257,7 @@ fn source(peer: &Addr) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+    use std::{panic, thread};
 
     fn stream() -> Stream {
         Stream::Unix(UnixStream::pair().unwrap().0)
@@ -288,5 +289,24 @@ mod tests {
         let expected = Totals { opened: 1, closed: 1, peak: 2, ..Totals::default() };
         assert_eq!(registry.totals(), expected);
         assert!(registry.wait_until_empty(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_books_stay_right_when_a_thread_dies_with_them_in_its_hands() {
+        let registry = Arc::new(Registry::new(Arc::default()));
+        let first = registry.open(stream(), Addr::Unix(None), None).unwrap();
+        let same = Arc::clone(&registry);
+        let dies = thread::spawn(move || {
+            let _books = same.books.lock();
+            panic::resume_unwind(Box::new("on purpose"));
+        });
+        dies.join().unwrap_err();
+        assert!(registry.books.is_poisoned(), "the fault did not happen");
+        registry.open(stream(), Addr::Unix(None), None).unwrap();
+        registry.close(&first);
+        registry.turn_away(true);
+        let expected = Totals { opened: 2, closed: 1, refused: 1, peak: 2, ..Totals::default() };
+        assert_eq!(registry.totals(), expected);
+        assert!(!registry.wait_until_empty(Duration::from_millis(1)));
     }
 }

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -23,6 +22,7 @@ use crate::connection::{Connection, State};
 use crate::deadline::Deadline;
 use crate::log_limit::LogLimit;
 use crate::outbox::Full;
+use crate::pool::survive;
 
 /// How many events wait at most. Below half a megabyte, and a burst of thousands of clients fits.
 const QUEUE: usize = 4096;
@@ -264,10 +264,10 @@ fn keep_tally(told: &Receiver<Told>, level: log::Level, observer: impl Fn(&Event
         match told {
             Told::Event(event) => {
                 tally.add(&event);
-                log_event(&event, level, &mut refusals);
-                // With the thread, the tally would die, and every event that waits for it, uncounted. The
-                // hook has reported the panic by now.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
+                // The program's logger and the observer are others' business. With the thread, the tally would die, and
+                // every event that waits for it, uncounted.
+                survive(|| log_event(&event, level, &mut refusals));
+                survive(|| observer(&event));
             }
             // Whoever asked may have lost patience.
             Told::Question(answer) => drop(answer.try_send(tally.clone())),
@@ -353,6 +353,7 @@ impl From<&Connection> for ConnectionInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic;
 
     fn connected(id: u64) -> Event {
         Event::Connected { id, peer: Addr::Unix(None) }
@@ -385,6 +386,17 @@ mod tests {
         drop(release);
         let tally = (0..100).find_map(|_| stats.tally()).expect("it goes on");
         assert_eq!(tally.events() + stats.dropped(), events);
+    }
+
+    #[test]
+    fn a_thread_that_is_dead_costs_events_and_never_time() {
+        let (channel, told) = bounded(QUEUE);
+        drop(told);
+        let stats = Stats { channel, dropped: Arc::default() };
+        let began = Instant::now();
+        (0..10).for_each(|id| stats.report(connected(id)));
+        assert_eq!((stats.tally(), stats.dropped()), (None, 10));
+        assert!(began.elapsed() < ANSWER_WITHIN, "it was waited for");
     }
 
     #[test]

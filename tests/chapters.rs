@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 
 use rustix::process::Signal;
@@ -184,4 +185,23 @@ fn a_programs_client_is_answered_by_its_server() {
         assert!(status.success(), "{program}: {status} {errors}");
         assert!(output.contains(PREFIX), "{program}: {output}");
     });
+}
+
+#[test]
+fn what_a_client_sends_moves_no_cursor_where_a_server_tells_its_story() {
+    let told = Mutex::new(String::new());
+    for_each(&with_a_side("server"), |program| {
+        let mut command = command(program, &["server", "127.0.0.1:0"]);
+        let mut server = Server::from_command(command.env("RUST_LOG", "trace"));
+        let mut client = server.client();
+        client.send("\u{1b}[2J\u{7}\u{9b}31m hostile\r\r\n\r\n").end();
+        // However each of them ends this, it has dealt with it then.
+        let _ = client.rest_and_end();
+        server.signal(Signal::INT);
+        server.wait_for_status();
+        let log = server.rest_of_log();
+        assert!(!log.contains(|shown: char| shown.is_control() && shown != '\n'), "{program}: {log:?}");
+        told.lock().unwrap().push_str(&log);
+    });
+    assert!(told.into_inner().unwrap().contains("\\u{1b}[2J"), "nobody told of it: the fault did not happen");
 }

@@ -8,10 +8,11 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::figures::figure;
 use support::{BOUND, PREFIX, program, wait_until};
 use tempfile::TempDir;
 
@@ -25,14 +26,28 @@ struct Server {
 impl Server {
     /// Starts it with everything logged that there is to log.
     fn start(output: impl Into<Stdio>, errors: impl Into<Stdio>) -> Server {
+        let mut command = program();
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        Server::from(command)
+    }
+
+    /// As `start`, for the program that this command runs with the arguments that are added.
+    fn from(mut command: Command) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let mut command = program();
         command.args(["--no-page", "--service", "lines", "--listen"]).arg(format!("unix:{}", path.display()));
-        command.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.env("RUST_LOG", "trace");
         let server = Server { child: command.spawn().unwrap(), path, _folder: folder };
         wait_until("it can be connected to", || UnixStream::connect(&server.path).ok());
         server
+    }
+
+    /// Serves clients as the bar says, and stops: what is the matter with its outputs is said by `what`. A panic would
+    /// cost its client an answer, or the server its status.
+    fn serves_all_and_stops(&mut self, what: &str) {
+        self.serves(100, 10);
+        self.stops();
+        figure("B16", true, format!("{what}: 100 of 100 clients served, 10 lines each, and it stops"));
     }
 
     /// Serves clients, one after another, each with this many lines.
@@ -93,8 +108,7 @@ fn with_full_pipes_all_clients_are_served_and_it_still_stops() {
     let (output, output_end, output_filled) = full_pipe();
     let (errors, errors_end, errors_filled) = full_pipe();
     let mut server = Server::start(output_end, errors_end);
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("standard output and error full");
     // Not a byte more has found room, though there was a lot to say.
     assert_eq!((waiting_in(&output), waiting_in(&errors)), (output_filled, errors_filled));
 }
@@ -108,8 +122,7 @@ fn when_full_pipes_are_closed_all_clients_are_served_and_it_still_stops() {
     assert_eq!((waiting_in(&output), waiting_in(&errors)), (output_filled, errors_filled));
     // From now on every write fails, also those that are waiting: "broken pipe".
     drop((output, errors));
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("full, then closed");
 }
 
 #[test]
@@ -118,8 +131,20 @@ fn with_pipes_that_were_closed_from_the_beginning_all_clients_are_served_and_it_
     let (_, errors) = io::pipe().unwrap();
     assert_eq!((&output).write(b".").unwrap_err().kind(), io::ErrorKind::BrokenPipe, "it is not closed");
     let mut server = Server::start(output, errors);
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("closed from the beginning");
+}
+
+#[test]
+fn without_any_standard_descriptor_all_clients_are_served_and_no_socket_takes_its_place() {
+    // Only a shell can start a program so: the library opens something else there for a command's child.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(program().get_program());
+    let mut server = Server::from(command);
+    // Whoever opens a file next gets the lowest number that is free: a client would be written the log.
+    let opened =
+        [0, 1, 2].map(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", server.child.id())).unwrap());
+    assert_eq!(opened, ["/dev/null"; 3].map(PathBuf::from), "the fault did not happen, or is not mended");
+    server.serves_all_and_stops("without standard descriptors");
 }
 
 #[test]
@@ -127,8 +152,7 @@ fn on_a_full_disk_all_clients_are_served_and_it_still_stops() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(full().write(b".").unwrap_err().kind(), io::ErrorKind::StorageFull, "it is not full");
     let mut server = Server::start(full(), full());
-    server.serves(100, 10);
-    server.stops();
+    server.serves_all_and_stops("on a full disk");
 }
 
 #[test]

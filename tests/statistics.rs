@@ -5,11 +5,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use socket_steps::addr::Addr;
 use socket_steps::connection::State;
@@ -183,72 +180,4 @@ fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
     // Of those who have gone, every byte is still counted.
     assert_eq!((snapshot.bytes_in, snapshot.served), (35 + 1001, 4));
     server.stop();
-}
-
-#[test]
-fn an_observer_that_stalls_holds_up_nobody_and_what_it_misses_is_counted() {
-    /// How many events wait for the observer at most.
-    const QUEUE: u64 = 4096;
-    const CLIENTS: u64 = 2500;
-    let (release, stalled) = channel::<()>();
-    let counted = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&counted);
-    let server = Running::start(Config::default(), move |_| {
-        // Returns when the sender is dropped, and at once from then on.
-        let _ = stalled.recv();
-        counter.fetch_add(1, Ordering::SeqCst);
-    });
-    for _ in 0..CLIENTS {
-        comes_and_goes(server.client());
-    }
-    // What must be exact does not depend on the stats thread, and asking does not wait for it for long.
-    let snapshot = server.handle.snapshot();
-    assert_eq!((snapshot.accepted, snapshot.served, snapshot.now), (CLIENTS, CLIENTS, 0));
-    assert!(snapshot.events_dropped > 0, "the fault did not happen");
-    assert_eq!((counted.load(Ordering::SeqCst), ended(&snapshot)), (0, 0));
-
-    drop(release);
-    let seen = |snapshot: &Snapshot| counted.load(Ordering::SeqCst) + snapshot.events_dropped;
-    let snapshot = wait_until("it catches up", || {
-        let snapshot = server.handle.snapshot();
-        (seen(&snapshot) == 2 * CLIENTS).then_some(snapshot)
-    });
-    // No more was kept for it than its queue can hold, and the event that it was stalled in.
-    let counted = counted.load(Ordering::SeqCst);
-    assert!(counted <= QUEUE + 1, "{counted} events were kept");
-    assert!(ended(&snapshot) <= counted);
-    let summary = server.stop();
-    assert_eq!((summary.accepted, summary.served, summary.closed), (CLIENTS, CLIENTS, CLIENTS));
-}
-
-#[test]
-fn an_observer_that_never_returns_does_not_hold_up_the_stop() {
-    let (sender, called) = channel();
-    let (_never, stalled) = channel::<()>();
-    let server = Running::start(Config::default(), move |_| {
-        let _ = sender.send(());
-        let _ = stalled.recv();
-    });
-    comes_and_goes(server.client());
-    called.recv_timeout(BOUND).expect("the fault did not happen");
-    let began = Instant::now();
-    let summary = server.stop();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert_eq!((summary.served, summary.closed), (1, 1));
-}
-
-#[test]
-fn an_observer_that_panics_holds_up_nobody_and_the_counting_goes_on() {
-    let server = Running::start(Config::default(), |_| std::panic::resume_unwind(Box::new("on purpose")));
-    for _ in 0..100 {
-        comes_and_goes(server.client());
-    }
-    let mut stays = server.client();
-    is_served(&mut stays);
-    let snapshot = wait_until("all is counted", || {
-        let snapshot = server.handle.snapshot();
-        (ended(&snapshot) + snapshot.events_dropped >= 100).then_some(snapshot)
-    });
-    assert_eq!((snapshot.served, snapshot.now, ended(&snapshot), snapshot.events_dropped), (101, 1, 100, 0));
-    assert!(server.stop().is_clean());
 }

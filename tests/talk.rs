@@ -133,23 +133,37 @@ fn nobody_there_and_wrong_words_are_one_clear_line_each() {
     }
 }
 
-/// A terminal is made by script(1).
+/// Runs a command in a terminal, which script(1) makes; what is shown there. Nothing where there is no script(1).
+fn in_a_terminal(command: &str) -> Option<String> {
+    if !support::has_program("script") {
+        eprintln!("skipped: script (of util-linux) is not installed, and there is no terminal without it");
+        return None;
+    }
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", command, "/dev/null"]);
+    let (status, shown, errors) = run(&mut script, b"");
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{shown}");
+    Some(shown)
+}
+
 #[test]
 fn a_person_is_told_what_the_keys_do_and_a_pipe_is_not() {
-    if !support::has_program("script") {
-        return eprintln!("skipped: script (of util-linux) is not installed, and there is no terminal without it");
-    }
     let server = Server::start(&["--service", "lines"]);
-    let in_a_terminal = |command: String| {
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-        let (status, shown, errors) = run(&mut script, b"");
-        assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{shown}");
-        shown
-    };
     let talk = format!("{} {}", env!("CARGO_BIN_EXE_talk"), server.address());
-    let shown = in_a_terminal(talk.clone());
+    let Some(shown) = in_a_terminal(&talk) else { return };
     assert!(shown.contains("Ctrl-D ends your half"), "{shown:?}");
-    let shown = in_a_terminal(format!("echo hello | {talk}"));
+    let shown = in_a_terminal(&format!("echo hello | {talk}")).unwrap();
     assert_eq!(shown.trim_end(), format!("{PREFIX}hello"));
+}
+
+#[test]
+fn what_a_server_says_moves_no_cursor_of_a_persons_terminal_and_reaches_a_pipe_as_it_is() {
+    const SAID: &str = "\u{1b}[2J\u{7}\u{9b}31m안녕\0";
+    let server = Server::start(&["--service", "echo", "--prefix", ""]);
+    let talk =
+        format!("printf '\\033[2J\\007\\302\\23331m안녕\\000' | {} {}", env!("CARGO_BIN_EXE_talk"), server.address());
+    let Some(shown) = in_a_terminal(&talk) else { return };
+    assert_eq!(shown.trim_end(), "\\u{1b}[2J\\u{7}\\u{9b}31m안녕\\u{0}");
+    let shown = in_a_terminal(&format!("{talk} | cat")).unwrap();
+    assert_eq!(shown.trim_end(), SAID);
 }

@@ -4,9 +4,12 @@
 mod accept_errors;
 mod call_errors;
 mod catalogue;
+mod clocks;
 mod flood;
+mod hostile_bytes;
 mod life;
 mod limits;
+mod locks;
 mod machines;
 mod network;
 #[path = "../support/mod.rs"]

@@ -136,6 +136,11 @@ impl Server {
         self.log.wait_for(text)
     }
 
+    /// What it has logged since it was last looked at; to the end, so it must have ended, or be about to.
+    pub fn rest_of_log(&self) -> String {
+        self.log.rest()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
