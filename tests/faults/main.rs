@@ -2,5 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod crowd;
+mod drips;
+
+mod stall;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;

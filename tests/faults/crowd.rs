@@ -1,0 +1,152 @@
+//! Thousands who are connected and say nothing cost little, nobody notices them, and when they have gone the server
+//! is what it was before they came.
+
+use std::time::{Duration, Instant};
+
+use socket_steps::limits;
+
+use crate::support::figures::{figure, full, skipped};
+use crate::support::{Client, PREFIX, Server, descriptors, resident, threads, wait_until};
+use crate::tail::{Tail, stay_on_one_processor};
+
+/// One connection's share of the server's resident memory may be so many KiB.
+const MOST_EACH: f64 = 20.0;
+
+/// How much longer the p99 of somebody active may be among them.
+const MOST_SLOWER: f64 = 1.2;
+
+/// How much more memory the second crowd may take than the first.
+const MOST_ADDED: f64 = 0.05;
+
+/// If nothing were given back, it would be more than this, for a small crowd, too.
+const A_LEAK: f64 = 0.2;
+
+/// The server of a crowd of as many as the bar asks for, if this machine holds so many, and how many those are.
+fn server_for_a_crowd(row: &str) -> (Server, usize) {
+    let wanted = if full() { 10_000 } else { 200 };
+    limits::raise_descriptors().unwrap();
+    // The same for this process and the server, and each has a descriptor for each connection.
+    let limit = limits::tightest();
+    let (others, size) = (16, wanted.min(limit.connections - 16));
+    if size < wanted {
+        skipped(row, format_args!("{wanted} connections do not fit: {limit}; with {size}:"));
+    }
+    // Nobody is to leave before it is time.
+    let places = (size + others).to_string();
+    let server = Server::start(&["--max-connections", &places, "--idle-timeout", "10m"]);
+    // It has everything ready now, and has had a client.
+    let mut client = server.client();
+    client.send("hello").expect(format!("{PREFIX}hello")).end();
+    assert!(client.rest().is_empty());
+    server.wait_for_log("#1 ended");
+    (server, size)
+}
+
+/// So many clients, each of whom has been answered once.
+fn crowd(server: &Server, size: usize) -> Vec<Client> {
+    let mut crowd: Vec<Client> = (0..size).map(|_| server.client()).collect();
+    ask(&mut crowd);
+    assert!(descriptors(server.pid()) > size && threads(server.pid()) > size, "they are all there at once");
+    crowd
+}
+
+/// Asks each of them once.
+fn ask(crowd: &mut [Client]) {
+    for some in crowd.chunks_mut(100) {
+        for client in &mut *some {
+            client.send("hello");
+        }
+        for client in some {
+            client.expect(format!("{PREFIX}hello"));
+        }
+    }
+}
+
+fn held_by(server: &Server) -> (usize, usize) {
+    (threads(server.pid()), descriptors(server.pid()))
+}
+
+fn wait_for_descriptors(server: &Server, before: (usize, usize)) {
+    wait_until("the descriptors are closed", || (descriptors(server.pid()) == before.1).then_some(()));
+}
+
+/// Waits until the server holds what it held before, and says how long that took. Threads without work wait some
+/// seconds for more.
+fn wait_for_calm(server: &Server, before: (usize, usize)) -> Duration {
+    let began = Instant::now();
+    wait_for_descriptors(server, before);
+    wait_until("the threads end", || (threads(server.pid()) == before.0).then_some(()));
+    assert_eq!(held_by(server), before);
+    began.elapsed()
+}
+
+/// The p99 of one client alone with a server, in a quiet moment.
+fn p99(server: &Server) -> f64 {
+    let mut tail = Tail::default();
+    (0..if full() { 15 } else { 2 }).for_each(|_| tail.measure(server, 1));
+    tail.quiet_quarter()
+}
+
+#[test]
+fn ten_thousand_who_are_silent_cost_little_and_one_who_is_not_does_not_notice_them() {
+    stay_on_one_processor();
+    let (server, size) = server_for_a_crowd("B1");
+    let before = held_by(&server);
+    let mut alone = p99(&server);
+    let memory = resident(server.pid());
+    // A machine that is busy with something else makes an attempt worse, not better.
+    let attempts = if full() { 3 } else { 1 };
+    for attempt in 1..=attempts {
+        let mut crowd = crowd(&server, size);
+        let each = resident(server.pid()).saturating_sub(memory) as f64 / size as f64;
+        let among = p99(&server);
+        // Idle, and all there.
+        ask(&mut crowd);
+        drop(crowd);
+        if full() {
+            wait_for_calm(&server, before);
+            alone = alone.min(p99(&server));
+        }
+        assert!(each <= MOST_EACH, "{each} KiB each");
+        let slower = among / alone;
+        let figures = format!("{size} idle take {each:.1} KiB each; p99 {among:.0} µs among them, {alone:.0} alone");
+        let figures = format!("{figures} (× {slower:.2}), on one processor");
+        match slower {
+            // Nobody is made twice as fast by a crowd.
+            _ if attempt < attempts && !(0.5..=MOST_SLOWER).contains(&slower) => {}
+            ..0.5 => skipped("B1", format_args!("this machine is too busy to tell: {figures}")),
+            _ => figure("B1", slower <= MOST_SLOWER, figures),
+        }
+        if (0.5..=MOST_SLOWER).contains(&slower) {
+            break;
+        }
+    }
+    assert!(server.stop().accounts.of("served") > size as u64);
+}
+
+#[test]
+fn what_a_crowd_has_taken_is_given_back_and_the_next_crowd_takes_no_more() {
+    let (server, size) = server_for_a_crowd("B2");
+    let before = held_by(&server);
+    let (mut there, mut after) = (Vec::new(), Vec::new());
+    for round in 1..=2 {
+        let crowd = crowd(&server, size);
+        there.push(resident(server.pid()));
+        drop(crowd);
+        wait_for_descriptors(&server, before);
+        if full() || round == 2 {
+            wait_for_calm(&server, before);
+        }
+        after.push(resident(server.pid()));
+    }
+    let added = |memory: &[u64]| memory[1] as f64 / memory[0] as f64 - 1.0;
+    let (more_there, more_after) = (added(&there), added(&after));
+    let what = format!("{size} twice: {} threads and {} descriptors each time after them", before.0, before.1);
+    let memory = format!("{} MiB with them and {:+.1} % the second time", there[0] / 1024, more_there * 100.0);
+    let left = format!("{} MiB after them and {:+.1} %", after[0] / 1024, more_after * 100.0);
+    figure("B2", more_there.max(more_after) <= MOST_ADDED, format_args!("{what}; {memory}; {left}"));
+    assert!(more_there.max(more_after) <= A_LEAK, "{memory}; {left}");
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.accounts.of("served"), 2 * size as u64 + 1);
+}
