@@ -23,7 +23,7 @@ fn assert_idle(who: &str, server: &Server) {
     let span = began.elapsed();
     let (most_used, most_woken) = ((span / 1000).max(Duration::from_millis(10)), 10.0 * span.as_secs_f64());
     let held = used <= most_used && woken as f64 <= most_woken;
-    let figures = format!("{used:?} of processor time and {woken} wake-ups in {span:.0?} with {who}");
+    let figures = format!("{} ms of processor time and {woken} wake-ups in {span:.0?} with {who}", used.as_millis());
     figure("B24", held, &figures);
     assert!(held, "{figures}");
 }

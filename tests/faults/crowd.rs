@@ -80,7 +80,7 @@ fn wait_for_calm(server: &Server, before: (usize, usize)) -> Duration {
     began.elapsed()
 }
 
-/// The p99 of one client alone with a server, in a quiet moment.
+/// The p99 of one client that is active, in a quiet moment.
 fn p99(server: &Server) -> f64 {
     let mut tail = Tail::default();
     (0..if full() { 15 } else { 2 }).for_each(|_| tail.measure(server, 1));
@@ -92,32 +92,33 @@ fn ten_thousand_who_are_silent_cost_little_and_one_who_is_not_does_not_notice_th
     stay_on_one_processor();
     let (server, size) = server_for_a_crowd("B1");
     let before = held_by(&server);
-    let mut alone = p99(&server);
     let memory = resident(server.pid());
-    // A machine that is busy with something else makes an attempt worse, not better.
+    let (mut alone, mut among) = (p99(&server), f64::INFINITY);
+    // A machine that is busy with something else makes an attempt slower, never faster.
     let attempts = if full() { 3 } else { 1 };
     for attempt in 1..=attempts {
         let mut crowd = crowd(&server, size);
         let each = resident(server.pid()).saturating_sub(memory) as f64 / size as f64;
-        let among = p99(&server);
+        among = p99(&server).min(among);
         // Idle, and all there.
         ask(&mut crowd);
         drop(crowd);
         if full() {
             wait_for_calm(&server, before);
-            alone = alone.min(p99(&server));
+            alone = p99(&server).min(alone);
         }
         assert!(each <= MOST_EACH, "{each} KiB each");
         let slower = among / alone;
-        let figures = format!("{size} idle take {each:.1} KiB each; p99 {among:.0} µs among them, {alone:.0} alone");
-        let figures = format!("{figures} (× {slower:.2}), on one processor");
-        match slower {
-            // Nobody is made twice as fast by a crowd.
-            _ if attempt < attempts && !(0.5..=MOST_SLOWER).contains(&slower) => {}
-            ..0.5 => skipped("B1", format_args!("this machine is too busy to tell: {figures}")),
-            _ => figure("B1", slower <= MOST_SLOWER, figures),
-        }
-        if (0.5..=MOST_SLOWER).contains(&slower) {
+        // Nobody is made twice as fast by a crowd: then this machine had no quiet moment without one.
+        let (is_clear, held) = (slower > 0.5, slower <= MOST_SLOWER);
+        if is_clear && held || attempt == attempts {
+            let figures =
+                format!("{size} idle take {each:.1} KiB each; p99 {among:.0} µs among them, {alone:.0} alone");
+            let figures = format!("{figures} (× {slower:.2}), on one processor");
+            match is_clear {
+                true => figure("B1", held, figures),
+                false => skipped("B1", format_args!("this machine is too busy to tell: {figures}")),
+            }
             break;
         }
     }
@@ -128,20 +129,20 @@ fn ten_thousand_who_are_silent_cost_little_and_one_who_is_not_does_not_notice_th
 fn what_a_crowd_has_taken_is_given_back_and_the_next_crowd_takes_no_more() {
     let (server, size) = server_for_a_crowd("B2");
     let before = held_by(&server);
-    let (mut there, mut after) = (Vec::new(), Vec::new());
+    let (mut there, mut after, mut calm) = (Vec::new(), Vec::new(), Duration::ZERO);
     for round in 1..=2 {
         let crowd = crowd(&server, size);
         there.push(resident(server.pid()));
         drop(crowd);
         wait_for_descriptors(&server, before);
         if full() || round == 2 {
-            wait_for_calm(&server, before);
+            calm = wait_for_calm(&server, before);
         }
         after.push(resident(server.pid()));
     }
     let added = |memory: &[u64]| memory[1] as f64 / memory[0] as f64 - 1.0;
     let (more_there, more_after) = (added(&there), added(&after));
-    let what = format!("{size} twice: {} threads and {} descriptors each time after them", before.0, before.1);
+    let what = format!("{size} twice: after {calm:.1?}, {} threads and {} descriptors as before", before.0, before.1);
     let memory = format!("{} MiB with them and {:+.1} % the second time", there[0] / 1024, more_there * 100.0);
     let left = format!("{} MiB after them and {:+.1} %", after[0] / 1024, more_after * 100.0);
     figure("B2", more_there.max(more_after) <= MOST_ADDED, format_args!("{what}; {memory}; {left}"));

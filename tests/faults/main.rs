@@ -4,7 +4,6 @@
 mod catalogue;
 mod crowd;
 mod drips;
-
 mod stall;
 #[path = "../support/mod.rs"]
 mod support;
