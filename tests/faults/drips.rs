@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::support::figures::{figure, full, skipped};
+use crate::support::figures::{full, skipped};
 use crate::support::{BOUND, Server, wait_until};
-use crate::tail::Tail;
+use crate::tail::{Tail, figure_of_times};
 
 /// How many times longer the p99 of the others may be.
 const MOST_SLOWER: f64 = 2.0;
@@ -158,8 +158,7 @@ fn a_thousand_who_drip_go_at_their_deadlines_and_the_others_do_not_notice_them()
     if among.rounds() == 0 {
         return skipped("B9", format_args!("this machine is too busy for a round among the drips; {gone}"));
     }
-    let (without, among) = (without.quiet_quarter(), among.quiet_quarter());
-    let slower = among / without;
-    let others = format!("the others' p99 {among:.0} µs among them, {without:.0} without (× {slower:.2})");
-    figure("B9", slower <= MOST_SLOWER && late <= MOST_LATE, format_args!("{gone}; {others}"));
+    let slower = among.quietest() / without.quietest();
+    let others = format!("the others' p99 × {slower:.2}: {among} among them, {without} without");
+    figure_of_times("B9", slower <= MOST_SLOWER && late <= MOST_LATE, &without, format_args!("{gone}; {others}"));
 }

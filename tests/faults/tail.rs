@@ -1,7 +1,10 @@
 //! How long the slowest hundredth of the answers takes, measured in several short rounds: one alone is luck.
 
+use std::fmt::{self, Display, Formatter};
+
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use crate::support::figures::{figure, skipped};
 use crate::support::load::{measure_well, number};
 use crate::support::{BOUND, PREFIX, Server};
 
@@ -30,12 +33,32 @@ impl Tail {
         self.0.len()
     }
 
-    /// What a quarter of the rounds stays below. Whatever else runs on this machine makes a round slower, never
-    /// faster; what the server does itself is in all of them.
-    pub(crate) fn quiet_quarter(&self) -> f64 {
+    /// The shortest of all. Whatever else this machine does makes a round longer, never shorter; what is due to the
+    /// server is in every one of them.
+    pub(crate) fn quietest(&self) -> f64 {
+        self.sorted()[0]
+    }
+
+    /// Whether most rounds are much like the quietest.
+    fn is_steady(&self) -> bool {
+        self.median() <= 2.0 * self.quietest()
+    }
+
+    fn median(&self) -> f64 {
+        self.sorted()[self.0.len() / 2]
+    }
+
+    fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 4]
+        sorted
+    }
+}
+
+impl Display for Tail {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (rounds, median) = (self.0.len(), self.median());
+        write!(f, "{:.1} µs (the middle one of {rounds} rounds: {median:.0})", self.quietest())
     }
 }
 
@@ -45,4 +68,13 @@ pub(crate) fn stay_on_one_processor() {
     let mut one = CpuSet::new();
     one.set(sched_getcpu());
     sched_setaffinity(None, &one).unwrap();
+}
+
+/// Says a figure of a row that compares times with those of `undisturbed`. Where even these go up and down, more is
+/// going on than the test, and a bar that is missed says nothing about the server.
+pub(crate) fn figure_of_times(row: &str, held: bool, undisturbed: &Tail, what: impl Display) {
+    match held || undisturbed.is_steady() {
+        true => figure(row, held, what),
+        false => skipped(row, format_args!("this machine is too busy to tell: {what}")),
+    }
 }
