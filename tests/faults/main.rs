@@ -5,6 +5,8 @@ mod accept_errors;
 mod call_errors;
 mod catalogue;
 mod clocks;
+mod crowd;
+mod drips;
 mod flood;
 mod hostile_bytes;
 mod life;
@@ -12,6 +14,8 @@ mod limits;
 mod locks;
 mod machines;
 mod network;
+mod stall;
 #[path = "../support/mod.rs"]
 mod support;
+mod tail;
 mod too_small;
