@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod proxy;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
+mod through;
