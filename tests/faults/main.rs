@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod echoed;
 mod proxy;
 mod random;
 #[path = "../support/mod.rs"]
