@@ -5,6 +5,8 @@ mod catalogue;
 mod echoed;
 mod proxy;
 mod random;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod through;
+mod visitors;
