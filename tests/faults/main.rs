@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod cut_short;
 mod echoed;
+mod lane;
 mod proxy;
 mod random;
 mod soak;
@@ -10,3 +12,4 @@ mod soak;
 mod support;
 mod through;
 mod visitors;
+mod watched;

@@ -4,9 +4,9 @@
 //! so that the same seed breaks the same places again. And whoever connects is told what will happen, so that a test
 //! knows to the byte what must arrive.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::mem;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket_steps::wake::Waker;
 use socket2::SockRef;
 
+use crate::lane::{Lane, Stage};
 use crate::random::Random;
 use crate::support::{BOUND, Client};
 
@@ -105,9 +106,9 @@ pub(crate) struct Proxy {
 }
 
 /// What the threads of a proxy share.
-struct Road {
+pub(crate) struct Road {
     server: SocketAddr,
-    faults: Faults,
+    pub(crate) faults: Faults,
     seed: u64,
     closing: Waker,
     done: Mutex<Done>,
@@ -212,136 +213,11 @@ impl Road {
         Ok(())
     }
 
-    fn note(&self, what: impl FnOnce(&mut Done)) {
+    pub(crate) fn note(&self, what: impl FnOnce(&mut Done)) {
         what(&mut self.done.lock().unwrap());
     }
 }
 
-fn readable(fd: &impl std::os::fd::AsFd) -> PollFd<'_> {
+fn readable(fd: &impl AsFd) -> PollFd<'_> {
     PollFd::new(fd, PollFlags::IN)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// Cut: what still comes goes nowhere.
-    Discarding,
-    Over,
-}
-
-/// One direction of a connection.
-struct Lane<'a> {
-    road: &'a Road,
-    way: Way,
-    from: &'a TcpStream,
-    to: &'a TcpStream,
-    fate: Fate,
-    random: Random,
-    stage: Stage,
-    /// What was read and has not been sent on.
-    held: Vec<u8>,
-    /// How many bytes have been sent on.
-    passed: u64,
-    /// Up to where the piece goes of which the next byte is a part; and until when it is held back.
-    piece_ends: u64,
-    late_until: Option<Instant>,
-}
-
-impl<'a> Lane<'a> {
-    fn new(road: &'a Road, way: Way, from: &'a TcpStream, to: &'a TcpStream, fate: Fate, seed: u64) -> Lane<'a> {
-        let random = Random::new(seed, 0);
-        let (held, passed, piece_ends, late_until) = (Vec::new(), 0, 0, None);
-        Lane { road, way, from, to, fate, random, stage: Stage::Open, held, passed, piece_ends, late_until }
-    }
-
-    fn waits_for(&self) -> Option<PollFd<'a>> {
-        match self.stage {
-            Stage::Over => None,
-            _ if self.held.is_empty() => Some(PollFd::new(self.from, PollFlags::IN)),
-            _ if self.late_until.is_some() => None,
-            _ => Some(PollFd::new(self.to, PollFlags::OUT)),
-        }
-    }
-
-    fn sleeps_until(&self) -> Option<Instant> {
-        self.late_until
-    }
-
-    /// Does what can be done now.
-    fn go_on(&mut self) -> io::Result<()> {
-        if self.stage == Stage::Over {
-            return Ok(());
-        }
-        if self.held.is_empty() {
-            let mut bytes = [0; 16 * 1024];
-            let count = self.from.read(&mut bytes)?;
-            if count == 0 {
-                return self.end();
-            }
-            if self.stage == Stage::Open {
-                self.held.extend_from_slice(&bytes[..count]);
-            }
-        }
-        while !self.held.is_empty() {
-            if self.passed == self.piece_ends {
-                self.begin_piece();
-            }
-            if self.late_until.is_some_and(|until| until > Instant::now()) {
-                return Ok(());
-            }
-            self.late_until = None;
-            let (may_pass, what_then) = self.ahead();
-            let count = may_pass.min(self.held.len() as u64) as usize;
-            let count = (&*self.to).write(&self.held[..count])?;
-            self.held.drain(..count);
-            self.passed += count as u64;
-            if count as u64 == may_pass {
-                what_then(self)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_piece(&mut self) {
-        let Faults { piece, late, late_by, .. } = self.road.faults;
-        // All dice are thrown for every piece: then the places of the splits stay when the delays are changed.
-        let (length, is_late, by) =
-            (self.random.within(1..=piece.max(1)), self.random.percent(late), self.random.time(late_by));
-        self.piece_ends += if piece == 0 { u64::MAX } else { length };
-        self.late_until = is_late.then(|| Instant::now() + by);
-        self.road.note(|done| done.late += u64::from(is_late));
-    }
-
-    /// How many bytes may pass, and what happens after the last of them.
-    fn ahead(&self) -> (u64, fn(&mut Self) -> io::Result<()>) {
-        let to_split = self.piece_ends - self.passed;
-        match self.fate {
-            Fate::Cut(way, at) if way == self.way && at - self.passed <= to_split => (at - self.passed, Lane::cut),
-            Fate::Reset(way, at) if way == self.way && at - self.passed <= to_split => (at - self.passed, Lane::reset),
-            _ => (to_split, Lane::split),
-        }
-    }
-
-    fn split(&mut self) -> io::Result<()> {
-        self.road.note(|done| done.pieces += 1);
-        Ok(())
-    }
-
-    fn cut(&mut self) -> io::Result<()> {
-        self.road.note(|done| done.cut[self.way as usize] += 1);
-        self.stage = Stage::Discarding;
-        drop(mem::take(&mut self.held));
-        self.to.shutdown(Shutdown::Write)
-    }
-
-    fn reset(&mut self) -> io::Result<()> {
-        self.road.note(|done| done.reset[self.way as usize] += 1);
-        Err(io::Error::other("reset by the seed"))
-    }
-
-    /// The sender has ended its half.
-    fn end(&mut self) -> io::Result<()> {
-        let was_open = mem::replace(&mut self.stage, Stage::Over) == Stage::Open;
-        if was_open { self.to.shutdown(Shutdown::Write) } else { Ok(()) }
-    }
 }

@@ -18,8 +18,9 @@ use crate::random::{Random, seed};
 use crate::support::figures::figure;
 use crate::support::kit::{is_to_serve, serve};
 use crate::support::web::{Site, get};
-use crate::support::{Server, descriptors, program, resident, threads, wait_until};
+use crate::support::{Server, program, resident};
 use crate::visitors::{DEADLINE, IDLE, MAX_MESSAGE, MESSAGE, PER_SOURCE, QUICK, SLOW, Tally, Town};
+use crate::watched::Watched;
 
 const TASTE: &str = "soak::a_taste_of_the_soak";
 
@@ -28,57 +29,7 @@ const RATE: u32 = 1250;
 const AT_ONCE: u64 = 16;
 
 /// How often it is said how far it has got.
-const NEWS: Duration = Duration::from_secs(15);
-
-/// The only line of warning that there is to be.
-const EXPECTED: &str = "was refused: busy: your address has as many connections";
-
-/// A server that is visited, what it held before, and what its log has said.
-struct Watched {
-    name: &'static str,
-    server: Server,
-    before: [usize; 2],
-    lines: u64,
-    unexpected: Vec<String>,
-    endings: [u64; 2],
-}
-
-impl Watched {
-    fn of(name: &'static str, server: Server) -> Watched {
-        Watched { name, server, before: [0, 0], lines: 0, unexpected: Vec::new(), endings: [0, 0] }
-    }
-
-    fn read_the_log(&mut self) {
-        for line in self.server.new_log_lines() {
-            self.read_line(line);
-        }
-    }
-
-    fn read_line(&mut self, line: String) {
-        self.lines += 1;
-        for (count, ending) in self.endings.iter_mut().zip(["ended (panicked)", "ended (idle)"]) {
-            *count += u64::from(line.contains(ending));
-        }
-        let is_bad = [" WARN ", " ERROR ", "panicked at"].iter().any(|word| line.contains(word));
-        if is_bad && !line.contains(EXPECTED) && self.unexpected.len() < 20 {
-            self.unexpected.push(line);
-        }
-    }
-
-    fn held(&self) -> [usize; 2] {
-        [descriptors(self.server.pid()), threads(self.server.pid())]
-    }
-
-    /// Waits until it holds what it held before; with or without its threads, which stay ready for some seconds. Then
-    /// its resident memory, in KiB.
-    fn quiet(&self, with_threads: bool) -> u64 {
-        let count = if with_threads { 2 } else { 1 };
-        wait_until(&format!("{} holds {:?} again: descriptors, threads", self.name, self.before), || {
-            (self.held()[..count] == self.before[..count]).then_some(())
-        });
-        resident(self.server.pid())
-    }
-}
+const NEWS: Duration = Duration::from_secs(30);
 
 /// The finished server, one of the kit with a handler that panics, and everyone who visits them.
 struct Soak {
@@ -116,22 +67,9 @@ impl Soak {
             over: false.into(),
             slow_left: 0.into(),
         };
-        let mut servers = [Watched::of("the server", site.server), Watched::of("the one that panics", panics)];
         // Whatever is made for the first client has been made then.
         drop(get(town.page, "/stats.json"));
-        for server in &mut servers {
-            drop(server.server.client());
-            let mut log = String::new();
-            wait_until("the first client has gone", || {
-                log.extend(server.server.new_log_lines());
-                log.contains("#1 ended").then_some(())
-            });
-            server.before = wait_until("it is quiet", || {
-                let held = server.held();
-                thread::sleep(Duration::from_millis(20));
-                (held == server.held()).then_some(held)
-            });
-        }
+        let servers = [Watched::of("the server", site.server), Watched::of("the one that panics", panics)];
         for count in [&town.tally.to_lines, &town.tally.to_panics] {
             count.fetch_add(1, Relaxed);
         }
@@ -183,16 +121,7 @@ impl Soak {
     fn end(self) -> String {
         let Soak { town, servers, .. } = self;
         let stats: Value = serde_json::from_str(&get(town.page, "/stats.json").body).unwrap();
-        let [accounts, of_panics] = servers.map(|mut one| {
-            let endings = one.endings;
-            one.read_the_log();
-            let Watched { name, server, unexpected, .. } = one;
-            let ended = server.stop();
-            assert!(ended.status.success(), "{name}: {ended:?}");
-            assert_eq!(unexpected, Vec::<String>::new(), "{name}");
-            (ended.accounts, endings)
-        });
-        let (accounts, (of_panics, endings)) = (accounts.0, of_panics);
+        let [(accounts, _), (of_panics, endings)] = servers.map(Watched::stop);
         let (tally, done) = (&town.tally, town.proxy.done());
         assert_eq!(accounts.of("accepted"), tally.to_lines.load(Relaxed) + done.carried);
         assert_eq!((accounts.of("refused"), accounts.of("failed")), (tally.told.load(Relaxed), 0));
@@ -265,7 +194,7 @@ fn come_quickly(town: &Town, lane: u64) {
 
 fn tell_the_news(town: &Town, servers: &[Watched; 2], began: Instant) {
     let visits: u64 = town.tally.visits.lock().unwrap().values().sum();
-    let memory = servers.each_ref().map(|one| resident(one.server.pid()));
+    let memory = servers.each_ref().map(|one| resident(one.pid()));
     eprintln!("soak: {:.0} s, {visits} visits, {memory:?} KiB resident", began.elapsed().as_secs_f64());
 }
 

@@ -262,6 +262,7 @@ fn chats(town: &Town, random: &mut Random, _: Ipv4Addr) {
     }
     leaves_the_page(one, random);
     leaves_the_page(other, random);
+    thread::sleep(DEADLINE / 50); // The page has few places, and others come to it.
 }
 
 /// As it should be, or with a reset, or without a word.
