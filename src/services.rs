@@ -132,6 +132,9 @@ fn lines_to(mut socket: Socket, prefix: &[u8], limit: usize) -> io::Result<()> {
             match buffer.next_line() {
                 Ok(Some(line)) => {
                     answered = true;
+                    // Room for most answers at once: one that grows with every line leaves blocks of every size
+                    // behind, and the C library keeps some of each size for each thread, megabytes in all.
+                    answer.reserve(FIRST_PIECE);
                     answer.extend_from_slice(prefix);
                     answer.extend_from_slice(line);
                     if answer.len() >= LARGEST_PIECE {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use socket_steps::server::Config;
 use socket_steps::socket::Socket;
 use support::kit::Kit;
-use support::{BOUND, Client, PREFIX, Server};
+use support::{BOUND, Client, PREFIX, Server, resident};
 
 const MUCH: usize = 20_000_000;
 
@@ -169,4 +169,31 @@ fn what_was_sent_right_before_the_end_is_answered() {
             assert_eq!(client.rest_as_text(), answer, "{service}");
         }
     }
+}
+
+#[test]
+fn answers_of_every_size_do_not_leave_blocks_of_every_size_behind() {
+    // The C library keeps freed blocks, some of each size for each thread. A buffer that is as long as its answer makes
+    // that a megabyte here, and a hundred with as many workers as there may be.
+    const WORKERS: usize = 32;
+    let many = WORKERS.to_string();
+    let server =
+        Server::start(&["--service", "lines", "--prefix", "", "--min-workers", &many, "--max-connections", &many]);
+    let a_round = |length: usize| {
+        let mut clients: Vec<Client> = (0..WORKERS).map(|_| server.client()).collect();
+        let line = [&vec![b'x'; length - 1][..], b"\n"].concat();
+        for client in &mut clients {
+            client.send(&line).end();
+        }
+        for mut client in clients {
+            assert_eq!(client.rest(), line);
+        }
+    };
+    (0..10).for_each(|_| a_round(100));
+    let before = resident(server.pid());
+    for length in (40..1000).step_by(16).flat_map(|length| [length; 3]) {
+        a_round(length);
+    }
+    let more = resident(server.pid()).saturating_sub(before);
+    assert!(more < 512, "{more} KiB more");
 }

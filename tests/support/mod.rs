@@ -141,6 +141,11 @@ impl Server {
         self.log.rest()
     }
 
+    /// What the log has said since it was last asked. Waits for nothing.
+    pub fn new_log_lines(&self) -> Vec<String> {
+        self.log.lines.try_iter().collect()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
