@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use socket_steps::arq::link::Faults;
+use socket_steps::arq::link::{Fates, Faults};
 use socket_steps::arq::sender::{Options, Sender, State};
+use support::figures::figure;
 use support::lossy::{BAD, PATIENT, World, long_message};
 
 const PERFECT: Faults = Faults { lost: 0, doubled: 0, late: 0, damaged: 0, ..BAD };
@@ -25,6 +26,7 @@ fn seconds(count: u64) -> Duration {
 fn ten_mebibytes_arrive_through_a_bad_link_with_twenty_seeds_across_the_wrap() {
     const MESSAGE: usize = 10 << 20;
     let seeds = Mutex::new(0..20);
+    let met = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().unwrap().get() {
             scope.spawn(|| {
@@ -38,10 +40,23 @@ fn ten_mebibytes_arrive_through_a_bad_link_with_twenty_seeds_across_the_wrap() {
                     world.settle();
                     assert!(world.messages == [message], "seed {seed}: another message has come");
                     every_fault_was_met(&world);
+                    met.lock().unwrap().extend([world.there.fates(), world.back.fates()]);
                 }
             });
         }
     });
+    let met = met.into_inner().unwrap();
+    let sum = |count: fn(&Fates) -> u64| met.iter().map(count).sum::<u64>();
+    let [sent, lost] = [sum(|fates| fates.sent), sum(|fates| fates.lost)];
+    let [doubled, late, damaged] = [sum(|fates| fates.doubled), sum(|fates| fates.late), sum(|fates| fates.damaged)];
+    figure(
+        "B21",
+        met.len() == 2 * 20,
+        format!(
+            "seeds 0 to 19, {MESSAGE} bytes each, all equal and taken once; of {sent} datagrams both ways {lost} lost, \
+             {doubled} doubled, {late} late, {damaged} damaged"
+        ),
+    );
 }
 
 /// The links did what they were told to, and both ends saw it.
