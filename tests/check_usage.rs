@@ -49,6 +49,8 @@ fn wrong_usage_is_one_line_and_status_2() {
     refuses(&["--spawn", "true", "--stage", "greetings"], "is it greeting?");
     refuses(&["--spawn", "true", "--deadline", "30"], "unit");
     refuses(&["--spawn", "true", "--deadline", "0s"], "unit");
+    // As large as a duration gets, and then a little more.
+    refuses(&["--spawn", "true", "--deadline", "18446744073709551615s 1000ms"], "unit");
     refuses(&["--spawn", "true", "--limit", "0"], "0");
     refuses(&["--spawn", "true", "--seed", "many"], "seed");
 }

@@ -2,5 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod catalogue;
+mod corpus;
 #[path = "../support/mod.rs"]
 mod support;
+mod values;
+
+use proptest::test_runner::Config;
+
+/// How many inputs proptest thinks of: so many in `cargo test`, and so many for the bar. What it finds goes into
+/// `corpus/`, with a word about it, and not into a file of seeds.
+fn tries(usual: u32, full: u32) -> Config {
+    let cases = if support::figures::full() { full } else { usual };
+    Config { failure_persistence: None, ..Config::with_cases(cases) }
+}
