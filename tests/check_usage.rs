@@ -63,6 +63,8 @@ fn nothing_to_connect_to_is_one_line_and_status_2() {
     let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
     refuses(&["--addr", &address], "nobody listens");
     refuses(&["--addr", "unix:/nowhere/at/all"], "no such file");
+    // What is on the line moves no cursor, and makes no second line.
+    refuses(&["--addr", "unix:/nowhere/a\nb\u{1b}[2J"], r"/nowhere/a\nb\u{1b}[2J");
 }
 
 #[test]

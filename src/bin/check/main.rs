@@ -159,8 +159,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on standard error, status 2.
+/// One line on standard error, status 2. A newline that came in with a path, or an escape code, is shown and does
+/// nothing.
 fn refuse(line: &str) -> ExitCode {
+    let shown = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    let line: String = line.chars().map(shown).collect();
     let _ = writeln!(io::stderr(), "check: {line}");
     ExitCode::from(2)
 }
