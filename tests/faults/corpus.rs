@@ -8,6 +8,8 @@
 pub(crate) struct Input {
     pub(crate) why: &'static str,
     pub(crate) expected: &'static str,
+    /// As it stands in the file, and what that means.
+    pub(crate) notation: &'static str,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -18,8 +20,8 @@ pub(crate) fn inputs(file: &'static str) -> Vec<Input> {
     while let Some(why) = lines.next() {
         let why = why.strip_prefix("# ").unwrap_or_else(|| panic!("why is this here? {why}"));
         let line = lines.next().unwrap_or_else(|| panic!("there is nothing after {why}"));
-        let (expected, input) = line.split_once(' ').unwrap_or((line, ""));
-        inputs.push(Input { why, expected, bytes: bytes_of(input) });
+        let (expected, notation) = line.split_once(' ').unwrap_or((line, ""));
+        inputs.push(Input { why, expected, notation, bytes: bytes_of(notation) });
     }
     assert!(inputs.len() > 5, "the file is all but empty");
     inputs

@@ -7,6 +7,7 @@ mod heads;
 #[path = "../support/mod.rs"]
 mod support;
 mod values;
+mod words;
 
 use proptest::test_runner::Config;
 
