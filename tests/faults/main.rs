@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod corpus;
+mod frames;
 mod heads;
 #[path = "../support/mod.rs"]
 mod support;
