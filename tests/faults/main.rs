@@ -5,6 +5,8 @@ mod catalogue;
 mod corpus;
 mod frames;
 mod heads;
+mod lines;
+mod packets;
 #[path = "../support/mod.rs"]
 mod support;
 mod values;
