@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use socket_steps::arq::link::{Fates, Faults};
 use socket_steps::arq::sender::{Options, Sender, State};
-use support::figures::figure;
+use support::figures::{figure, full};
 use support::lossy::{BAD, PATIENT, World, long_message};
 
 const PERFECT: Faults = Faults { lost: 0, doubled: 0, late: 0, damaged: 0, ..BAD };
@@ -160,12 +160,12 @@ fn faults() -> impl Strategy<Value = Faults> {
 
 #[test]
 fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
-    const CASES: u32 = 200;
+    let cases = if full() { 2000 } else { 200 };
     let numbers = prop_oneof![any::<u32>(), u32::MAX - 100..=u32::MAX];
     let messages = prop::collection::vec(any::<u8>(), 0..3000);
     let anything = (messages, numbers, 1..80_usize, 1..100_usize, faults(), any::<u32>());
     let delivered = Cell::new(0);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let outcome = TestRunner::new(config).run(&anything, |(message, first, window, piece, faults, seed)| {
         let options = Options { window, piece, patience: seconds(200) };
         let mut world = World::new(Sender::new(message.clone(), first, options), faults, u64::from(seed));
@@ -182,5 +182,14 @@ fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
         Ok(())
     });
     outcome.unwrap();
-    assert!(delivered.get() > CASES * 3 / 4, "only {} of {CASES} were delivered", delivered.get());
+    let delivered = delivered.get();
+    assert!(delivered > cases * 3 / 4, "only {delivered} of {cases} were delivered");
+    let gave_up = cases - delivered;
+    figure(
+        "B21",
+        true,
+        format!(
+            "{cases} messages through links as bad as you like: {delivered} whole and once, {gave_up} given up and told"
+        ),
+    );
 }

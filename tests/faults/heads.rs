@@ -209,7 +209,7 @@ fn spoiled(good: &Good, at: Index) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn one_thing_wrong_with_a_good_head_and_it_is_refused() {
-    let tries = tries(100, 3000);
+    let tries = tries(100, 1000);
     let mut runner = TestRunner::new(tries.clone());
     let met = Cell::new(BTreeMap::<&str, u64>::new());
     let outcome = runner.run(&(good_heads(), any::<Index>(), prop::collection::vec(1..300_usize, 0..10)), |input| {
@@ -278,7 +278,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn any_bytes_are_decided_alike_however_they_are_cut() {
-    let tries = tries(500, 20_000);
+    let tries = tries(500, 5000);
     let met = Cell::new([0; 3]);
     let outcome =
         TestRunner::new(tries.clone()).run(&(bytes(), prop::collection::vec(1..1500_usize, 20)), |(bytes, sizes)| {
@@ -319,7 +319,7 @@ fn any_bytes_are_decided_alike_however_they_are_cut() {
 #[test]
 fn any_bytes_get_the_answer_from_the_page_that_the_head_deserves() {
     let site = Site::start(&[]);
-    let tries = tries(100, 3000);
+    let tries = tries(100, 1000);
     let outcome = TestRunner::new(tries.clone()).run(&bytes(), |bytes| {
         let mut client = Client::connect(site.page);
         let _ = std::io::Write::write_all(&mut client.0, &bytes);

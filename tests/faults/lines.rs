@@ -128,7 +128,7 @@ fn inputs_and_cuts() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
 
 #[test]
 fn any_bytes_are_the_same_lines_however_they_are_cut() {
-    let tries = tries(300, 10_000);
+    let tries = tries(300, 5000);
     let mut too_long = 0;
     let counted = std::cell::RefCell::new(&mut too_long);
     let outcome = TestRunner::new(tries.clone()).run(&(inputs_and_cuts(), 0..400_usize), |((bytes, sizes), limit)| {

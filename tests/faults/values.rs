@@ -51,7 +51,7 @@ fn any_text_is_a_value_within_its_bounds_or_is_refused() {
     let parts = prop::collection::vec((numbers(), " {0,2}", units(), " {0,1}"), 1..4);
     let written = parts.prop_map(|parts| parts.into_iter().map(|(a, b, c, d)| a + &b + &c + &d).collect::<String>());
     let texts = prop_oneof![3 => written, 1 => any::<String>(), 1 => "[-+.0-9a-zA-Zµ \t\u{2003}]{0,12}"];
-    let tries = tries(1000, 50_000);
+    let tries = tries(1000, 10_000);
     let mut runner = TestRunner::new(tries.clone());
     let outcome = runner.run(&texts, |text| {
         for (kind, most) in [("duration", LONGEST), ("size", LARGEST), ("count", u128::from(u32::MAX))] {
@@ -75,7 +75,7 @@ fn any_text_is_a_value_within_its_bounds_or_is_refused() {
 fn a_duration_is_the_sum_of_its_parts() {
     let parts = prop::collection::vec((any::<u64>(), 0..64_u32, 0..UNITS.len()), 1..5);
     let accepted = Cell::new(0);
-    let mut runner = TestRunner::new(tries(1000, 50_000));
+    let mut runner = TestRunner::new(tries(1000, 10_000));
     let outcome = runner.run(&parts, |parts| {
         // As many small numbers as large ones.
         let parts: Vec<(u64, usize)> = parts.into_iter().map(|(number, shift, unit)| (number >> shift, unit)).collect();

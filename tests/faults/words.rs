@@ -199,7 +199,7 @@ fn command_lines() -> impl Strategy<Value = (&'static str, Vec<OsString>)> {
 
 #[test]
 fn any_words_are_answered_in_one_line_or_done() {
-    let tries = tries(120, 1500);
+    let tries = tries(120, 1000);
     let mut met = [0; 3];
     let counts = std::cell::RefCell::new(&mut met);
     let outcome = TestRunner::new(tries.clone()).run(&command_lines(), |(name, words)| {
@@ -226,7 +226,7 @@ fn a_chapters_program_answers_words_that_it_does_not_know_with_its_usage_line() 
         .prop_filter("a word that it knows", |(first, _)| {
             !["server", "client", "average", "samples", "--seed"].iter().any(|known| first == known)
         });
-    let tries = tries(3, 30);
+    let tries = tries(3, 10);
     for name in &chapters {
         let outcome = TestRunner::new(tries.clone()).run(&words, |(first, rest)| {
             let words: Vec<OsString> = std::iter::once(first).chain(rest).collect();
@@ -261,7 +261,7 @@ fn whatever_load_accepts_it_measures() {
     let places = (1..9_u32, 1..256_u32, any::<u64>());
     let times = select(&["1ns", "1us", "10ms"][..]);
     let plans = (modes, sizes, windows, rates, places, (times.clone(), times));
-    let tries = tries(5, 60);
+    let tries = tries(5, 30);
     let outcome =
         TestRunner::new(tries.clone()).run(&plans, |(mode, size, window, rate, places, (seconds, warm_up))| {
             let (connections, threads, seed) = places;
