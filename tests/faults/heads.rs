@@ -164,7 +164,7 @@ fn spoiled(good: &Good, at: Index) -> Vec<(&'static str, Vec<u8>)> {
         }),
         ("a body", with_field("content-length", " 07")),
         ("a blank before the colon", of_a_field(&|field| field.0.push(' '))),
-        ("a blank in a name", of_a_field(&|field| field.0.insert_str(1, "\t"))),
+        ("a blank in a name", of_a_field(&|field| field.0.insert(1, '\t'))),
         ("no name", of_a_field(&|field| field.0.clear())),
         ("a name of another script", of_a_field(&|field| field.0.push('é'))),
         ("a character that no name has", of_a_field(&|field| field.0.push('('))),
