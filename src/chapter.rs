@@ -59,7 +59,7 @@ impl Default for ServerOptions {
 ///
 /// Words that it does not understand end the program with the usage line and exit status 2.
 pub fn part(usage: &str) -> Part {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     understand(usage, &words).unwrap_or_else(|| exit_with(2, &format!("usage: {usage}")))
 }
 

@@ -28,15 +28,34 @@ const LARGEST: u64 = 1024 * 1024 * 1024;
 /// ```
 pub fn duration(text: &str) -> Result<Duration, String> {
     const RIGHT: &str = "write a number and its unit, such as 500ms, 30s or 2m";
-    if text.trim().parse::<f64>().is_ok_and(|number| number != 0.0) {
+    if text.trim().parse::<f64>().is_ok_and(|number| number != 0.0 && number.is_finite()) {
         return Err(format!("the unit is missing; {RIGHT}"));
     }
-    match humantime::parse_duration(text) {
+    match sum_of_parts(text) {
         Ok(Duration::ZERO) => Err(format!("zero is no time at all; {RIGHT}")),
         Ok(duration) if duration <= LONGEST => Ok(duration),
         Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(format!("more than a year; {RIGHT}")),
         Err(_) => Err(format!("not a duration; {RIGHT}")),
     }
+}
+
+/// `1m 30s` is a minute and thirty seconds. Added up here: humantime 2.4 panics where a sum is just beyond what a
+/// [`Duration`] can hold.
+fn sum_of_parts(text: &str) -> Result<Duration, humantime::DurationError> {
+    let mut sum = Duration::ZERO;
+    let mut add = |part| {
+        sum = sum.checked_add(humantime::parse_duration(part)?).ok_or(humantime::DurationError::NumberOverflow)?;
+        Ok(sum)
+    };
+    let (mut begin, mut before) = (0, ' ');
+    for (at, character) in text.char_indices().filter(|(_, character)| !character.is_whitespace()) {
+        if character.is_ascii_digit() && before.is_alphabetic() {
+            add(&text[begin..at])?;
+            begin = at;
+        }
+        before = character;
+    }
+    add(&text[begin..])
 }
 
 /// Reads a size in bytes, with or without a unit: `4096`, `64KiB`, `1MiB`.
@@ -129,6 +148,12 @@ mod tests {
             assert!(error.contains("500ms"), "{wrong}: {error}");
         }
         assert!(duration("30").unwrap_err().contains("unit is missing"));
+        for beyond in ["18446744073709551615s 1000ms", "18446744073709551615s1000000000ns"] {
+            assert!(duration(beyond).unwrap_err().contains("more than a year"), "{beyond}");
+        }
+        for (parts, seconds) in [("1m 30s", 90), ("1m30s", 90), (" 1 m 30 s ", 90), ("1 0s", 10), ("1.5m 1s", 91)] {
+            assert_eq!(duration(parts), Ok(Duration::from_secs(seconds)), "{parts}");
+        }
     }
 
     #[test]

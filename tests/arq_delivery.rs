@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use socket_steps::arq::link::Faults;
+use socket_steps::arq::link::{Fates, Faults};
 use socket_steps::arq::sender::{Options, Sender, State};
+use support::figures::{figure, full};
 use support::lossy::{BAD, PATIENT, World, long_message};
 
 const PERFECT: Faults = Faults { lost: 0, doubled: 0, late: 0, damaged: 0, ..BAD };
@@ -25,6 +26,7 @@ fn seconds(count: u64) -> Duration {
 fn ten_mebibytes_arrive_through_a_bad_link_with_twenty_seeds_across_the_wrap() {
     const MESSAGE: usize = 10 << 20;
     let seeds = Mutex::new(0..20);
+    let met = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().unwrap().get() {
             scope.spawn(|| {
@@ -38,10 +40,23 @@ fn ten_mebibytes_arrive_through_a_bad_link_with_twenty_seeds_across_the_wrap() {
                     world.settle();
                     assert!(world.messages == [message], "seed {seed}: another message has come");
                     every_fault_was_met(&world);
+                    met.lock().unwrap().extend([world.there.fates(), world.back.fates()]);
                 }
             });
         }
     });
+    let met = met.into_inner().unwrap();
+    let sum = |count: fn(&Fates) -> u64| met.iter().map(count).sum::<u64>();
+    let [sent, lost] = [sum(|fates| fates.sent), sum(|fates| fates.lost)];
+    let [doubled, late, damaged] = [sum(|fates| fates.doubled), sum(|fates| fates.late), sum(|fates| fates.damaged)];
+    figure(
+        "B21",
+        met.len() == 2 * 20,
+        format!(
+            "seeds 0 to 19, {MESSAGE} bytes each, all equal and taken once; of {sent} datagrams both ways {lost} lost, \
+             {doubled} doubled, {late} late, {damaged} damaged"
+        ),
+    );
 }
 
 /// The links did what they were told to, and both ends saw it.
@@ -145,12 +160,12 @@ fn faults() -> impl Strategy<Value = Faults> {
 
 #[test]
 fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
-    const CASES: u32 = 200;
+    let cases = if full() { 2000 } else { 200 };
     let numbers = prop_oneof![any::<u32>(), u32::MAX - 100..=u32::MAX];
     let messages = prop::collection::vec(any::<u8>(), 0..3000);
     let anything = (messages, numbers, 1..80_usize, 1..100_usize, faults(), any::<u32>());
     let delivered = Cell::new(0);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let outcome = TestRunner::new(config).run(&anything, |(message, first, window, piece, faults, seed)| {
         let options = Options { window, piece, patience: seconds(200) };
         let mut world = World::new(Sender::new(message.clone(), first, options), faults, u64::from(seed));
@@ -167,5 +182,14 @@ fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
         Ok(())
     });
     outcome.unwrap();
-    assert!(delivered.get() > CASES * 3 / 4, "only {} of {CASES} were delivered", delivered.get());
+    let delivered = delivered.get();
+    assert!(delivered > cases * 3 / 4, "only {delivered} of {cases} were delivered");
+    let gave_up = cases - delivered;
+    figure(
+        "B21",
+        true,
+        format!(
+            "{cases} messages through links as bad as you like: {delivered} whole and once, {gave_up} given up and told"
+        ),
+    );
 }

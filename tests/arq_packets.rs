@@ -1,6 +1,8 @@
 //! What is no packet is found, whatever it is, and hurts nobody.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod support;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -8,6 +10,7 @@ use socket_steps::arq::packet::{HEADER, Kind, MAX_DATA, MAX_WINDOW, Malformed, P
 use socket_steps::arq::peers::{Limits, Peers};
 use socket_steps::arq::receiver::Receiver;
 use socket_steps::arq::sender::{Options, Sender, State};
+use support::figures::full;
 
 fn packets() -> impl Strategy<Value = Packet> {
     let kinds = prop_oneof![Just(Kind::Hello), Just(Kind::Cookie), Just(Kind::Data), Just(Kind::Last), Just(Kind::Ack)];
@@ -19,7 +22,7 @@ fn packets() -> impl Strategy<Value = Packet> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(50) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(if full() { 250 } else { 50 }) })]
 
     #[test]
     fn a_packet_comes_out_as_it_went_in(packet in packets()) {

@@ -49,6 +49,8 @@ fn wrong_usage_is_one_line_and_status_2() {
     refuses(&["--spawn", "true", "--stage", "greetings"], "is it greeting?");
     refuses(&["--spawn", "true", "--deadline", "30"], "unit");
     refuses(&["--spawn", "true", "--deadline", "0s"], "unit");
+    // As large as a duration gets, and then a little more.
+    refuses(&["--spawn", "true", "--deadline", "18446744073709551615s 1000ms"], "unit");
     refuses(&["--spawn", "true", "--limit", "0"], "0");
     refuses(&["--spawn", "true", "--seed", "many"], "seed");
 }
@@ -61,6 +63,8 @@ fn nothing_to_connect_to_is_one_line_and_status_2() {
     let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
     refuses(&["--addr", &address], "nobody listens");
     refuses(&["--addr", "unix:/nowhere/at/all"], "no such file");
+    // What is on the line moves no cursor, and makes no second line.
+    refuses(&["--addr", "unix:/nowhere/a\nb\u{1b}[2J"], r"/nowhere/a\nb\u{1b}[2J");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::figures::{figure, full};
 use support::web::{Response, Site, ask, handshake};
 use support::{Client, cpu_time, has_program, run};
 
@@ -203,6 +204,8 @@ fn each_bad_request_gets_the_exact_status() {
             wrong.push(format!("{} instead of {status}: {shown:?}: {}", response.status, response.body));
         }
     }
+    let figures = format!("{} bad requests, {} with another status than they should have", requests.len(), wrong.len());
+    figure("B20", wrong.is_empty(), figures);
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert_eq!(site.get("/").status, 200);
     let ended = site.server.stop();
@@ -317,11 +320,20 @@ fn a_header_of_20_megabytes_costs_next_to_nothing() {
     assert_eq!(site.get("/").status, 200);
     let mut request = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ".to_vec();
     request.resize(20_000_000, b'x');
+    // The clock of processor time has ticks of 10 ms; one of them may not have been seen yet.
+    const TICK: Duration = Duration::from_millis(10);
+    let times = if full() { 50 } else { 5 };
     let before = cpu_time(site.server.pid());
-    let response = ask(site.page, &request);
-    let cost = cpu_time(site.server.pid()) - before;
-    assert_eq!(response.status, 431);
-    assert!(cost <= Duration::from_millis(50), "{cost:?}");
+    for _ in 0..times {
+        assert_eq!(ask(site.page, &request).status, 431);
+    }
+    let cost = (cpu_time(site.server.pid()) - before + TICK) / times;
+    figure(
+        "B20",
+        cost <= Duration::from_millis(50),
+        format!("a header of 20 MB costs at most {cost:?}, the mean of {times}"),
+    );
+    assert!(cost < Duration::from_secs(1), "{cost:?}: all of it has been looked at");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use socket_steps::room::Room;
 use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
+use support::figures::figure;
 use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
 use support::{BOUND, Client, Server, program, resident, run, wait_until};
 
@@ -339,6 +340,7 @@ fn each_case_of_autobahns_1_to_7_and_10_is_answered_rightly() {
             failed.push(format!("{} ({:?}): {why}", case.number, case.cut));
         }
     }
+    figure("B19", failed.is_empty(), format!("{} cases, {} failed", cases.len(), failed.len()));
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n"));
     assert!(site.server.stop().status.success());
 }

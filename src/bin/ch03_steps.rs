@@ -12,7 +12,7 @@ const GREETING: &str = "안녕하세요, 서버님!";
 const ANSWER: &str = "서버 응답: 안녕하세요, 서버님!";
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

@@ -13,7 +13,7 @@ const PREFIX: &str = "서버 응답: ";
 const LIMIT: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

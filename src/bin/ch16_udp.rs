@@ -21,7 +21,7 @@ const LARGEST: usize = 65_507;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

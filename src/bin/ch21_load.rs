@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 200;
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["average", address] => average(connect(address)),

@@ -57,10 +57,11 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
         // An empty line before the request is left over from an old client's last one (RFC 9112, section 2.2).
         let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-        let end = end_of_head(&bytes[skipped..])?.map(|end| skipped + end);
-        let Some(end) = end.filter(|end| *end <= MOST_BYTES) else {
+        // What lies beyond is not looked at: the answer must not depend on how much a read has brought.
+        let bytes = &bytes[..bytes.len().min(MOST_BYTES)];
+        let Some(end) = end_of_head(&bytes[skipped..])?.map(|end| skipped + end) else {
             let has_a_line = bytes[skipped..].contains(&b'\n');
-            return match (bytes.len() >= MOST_BYTES, has_a_line) {
+            return match (bytes.len() == MOST_BYTES, has_a_line) {
                 (false, _) => Ok(None),
                 (true, true) => Err(Refusal::new(431, format!("a head may have {MOST_BYTES} bytes"))),
                 (true, false) => Err(Refusal::new(414, format!("a head may have {MOST_BYTES} bytes"))),
@@ -103,10 +104,11 @@ impl Head {
         if host.is_none() && head.is_1_1 {
             return Err(Refusal::bad("the Host field is missing"));
         }
-        let authority = authority.or(host).map(str::to_owned);
-        if let Some(authority) = &authority {
-            host_of(authority).ok_or_else(|| Refusal::bad("the Host is not HOST or HOST:PORT"))?;
+        // Both: a good target is no excuse for a bad Host (RFC 9112, section 3.2).
+        if [authority, host].into_iter().flatten().any(|authority| host_of(authority).is_none()) {
+            return Err(Refusal::bad("the Host is not HOST or HOST:PORT"));
         }
+        let authority = authority.or(host).map(str::to_owned);
         head.path = path.to_owned();
         head.authority = authority;
         Ok(head)
@@ -127,7 +129,10 @@ impl Head {
 
     /// Whether a field that is a list, such as `Connection: keep-alive, Upgrade`, has this word.
     pub fn lists(&self, name: &str, word: &str) -> bool {
-        self.values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+        // Only these two are blanks here (RFC 9110, section 5.6.3); `trim` knows those of other scripts, too.
+        let blank = [' ', '\t'];
+        let mut items = self.values(name).flat_map(|value| value.split(','));
+        items.any(|item| item.trim_matches(blank).eq_ignore_ascii_case(word))
     }
 
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
@@ -181,7 +186,7 @@ impl Head {
 /// At the first byte that cannot be part of one.
 fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     let mut line = 0;
-    for (at, &byte) in bytes.iter().take(MOST_BYTES).enumerate() {
+    for (at, &byte) in bytes.iter().enumerate() {
         match byte {
             b'\n' if at == 0 || bytes[at - 1] != b'\r' => return Err(Refusal::bad("a line ends with \\r\\n")),
             b'\n' if at == line + 1 => return Ok(Some(at + 1)),

@@ -5,18 +5,23 @@ mod accept_errors;
 mod call_errors;
 mod catalogue;
 mod clocks;
+mod corpus;
 mod crowd;
 mod cut_short;
 mod drips;
 mod echoed;
 mod flood;
+mod frames;
+mod heads;
 mod hostile_bytes;
 mod lane;
 mod life;
 mod limits;
+mod lines;
 mod locks;
 mod machines;
 mod network;
+mod packets;
 mod proxy;
 mod random;
 mod soak;
@@ -26,5 +31,16 @@ mod support;
 mod tail;
 mod through;
 mod too_small;
+mod values;
 mod visitors;
 mod watched;
+mod words;
+
+use proptest::test_runner::Config;
+
+/// How many inputs proptest thinks of: so many in `cargo test`, and so many for the bar. What it finds goes into
+/// `corpus/`, with a word about it, and not into a file of seeds.
+fn tries(usual: u32, full: u32) -> Config {
+    let cases = if support::figures::full() { full } else { usual };
+    Config { failure_persistence: None, ..Config::with_cases(cases) }
+}

@@ -43,10 +43,11 @@ pub struct Response {
 impl Response {
     /// Reads it to the end of the connection, which must be a good one.
     pub fn read(client: &mut Client) -> Response {
-        Response::parse(&client.rest())
+        Response::of(&client.rest())
     }
 
-    fn parse(bytes: &[u8]) -> Response {
+    /// What these bytes are, all of them.
+    pub fn of(bytes: &[u8]) -> Response {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
         let mut lines = head.split("\r\n");
@@ -76,7 +77,7 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> Response {
     let response = client.rest_and_end().0;
     let _ = client.0.shutdown(Shutdown::Both);
     writing.join().unwrap();
-    Response::parse(&response)
+    Response::of(&response)
 }
 
 pub fn get(address: SocketAddr, path: &str) -> Response {

@@ -124,8 +124,21 @@ fn stage_name(name: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if !duration.is_zero() && duration <= Duration::from_secs(60 * 60) => Ok(duration),
+    const LONGEST: Duration = Duration::from_secs(60 * 60);
+    // One number and its unit at a time: humantime 2.4 adds several up, and panics where the sum is beyond a Duration.
+    let mut before = ' ';
+    let begins = |character: char| {
+        let begins = character.is_ascii_digit() && before.is_alphabetic();
+        before = if character.is_whitespace() { before } else { character };
+        begins
+    };
+    let starts: Vec<usize> = text.match_indices(begins).map(|(at, _)| at).collect();
+    let ends = starts.iter().copied().chain([text.len()]);
+    let mut parts =
+        [0].iter().chain(&starts).zip(ends).map(|(start, end)| humantime::parse_duration(&text[*start..end]));
+    let sum = parts.try_fold(Duration::ZERO, |sum, part| part.ok().and_then(|part| sum.checked_add(part)));
+    match sum {
+        Some(duration) if !duration.is_zero() && duration <= LONGEST => Ok(duration),
         _ => Err("write a number and its unit, from 1ms to 1h, such as 500ms or 1s".to_owned()),
     }
 }
@@ -146,8 +159,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on standard error, status 2.
+/// One line on standard error, status 2. A newline that came in with a path, or an escape code, is shown and does
+/// nothing.
 fn refuse(line: &str) -> ExitCode {
+    let shown = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    let line: String = line.chars().map(shown).collect();
     let _ = writeln!(io::stderr(), "check: {line}");
     ExitCode::from(2)
 }

@@ -193,9 +193,10 @@ impl Options {
             Mode::Idle => Some(self.rate.unwrap_or(100)),
             _ => self.rate,
         };
-        let messages = Messages::new(size, &self.prefix, self.seed);
         let (mut target, first) = Target::find(&self.addr, self.patience)?;
         target.reserve(self.connections, self.mode == Mode::Churn)?;
+        // They may take a while to make, and a gigabyte: only once it is clear that there is something to measure.
+        let messages = Messages::new(size, &self.prefix, self.seed);
         let plan = Plan {
             mode: self.mode,
             target,
