@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::info;
@@ -61,6 +62,22 @@ impl Default for ServerOptions {
 pub fn part(usage: &str) -> Part {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     understand(usage, &words).unwrap_or_else(|| exit_with(2, &format!("usage: {usage}")))
+}
+
+/// Ends the program with one line that says why, and exit status 1: what `main` returns is printed as programmers
+/// see it. To be given to `map_err`.
+///
+/// ```no_run
+/// use socket_steps::chapter::give_up;
+///
+/// let listener = std::net::TcpListener::bind("127.0.0.1:80").map_err(give_up)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[expect(clippy::needless_pass_by_value, reason = "map_err gives it away")]
+pub fn give_up(error: io::Error) -> io::Error {
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    exit_with(1, &format!("{name}: {error}"))
 }
 
 fn understand(usage: &str, words: &[String]) -> Option<Part> {

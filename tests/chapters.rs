@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -171,6 +171,21 @@ fn a_server_says_first_where_it_can_be_connected_to_and_runs_until_ctrl_c() {
         server.signal(Signal::INT);
         let status = server.wait_for_status();
         assert!(status.code() == Some(0) || status.signal() == Some(2), "{program}: {status}");
+    });
+}
+
+/// Before chapter 8, `main` returns the error, and Rust prints it in the form for programmers.
+#[test]
+fn a_server_whose_port_is_taken_says_so_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let from_8_on: Vec<String> = with_a_side("server").into_iter().filter(|name| name.as_str() >= "ch08").collect();
+    assert!(from_8_on.len() >= 10, "where are the others? {from_8_on:?}");
+    for_each(&from_8_on, |program| {
+        let (status, output, errors) = run(&mut command(program, &["server", &address]), b"");
+        assert!(matches!(status.code(), Some(1 | 2)) && output.is_empty(), "{program}: {status} {output}");
+        assert!(errors.starts_with(&format!("{program}: ")) && errors.lines().count() == 1, "{program}: {errors}");
+        assert!(errors.contains("Address already in use") && !errors.contains("Os {"), "{program}: {errors}");
     });
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::info;
-use socket_steps::chapter::{Actor, Part, part};
+use socket_steps::chapter::{Actor, Part, give_up, part};
 use socket_steps::lines::LineBuffer;
 use socket_steps::narrate;
 use socket_steps::pool::Pool;
@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
     match part("ch08_timeouts [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
+            let listener = TcpListener::bind(&options.address).map_err(give_up)?;
             println!("listening on {}", listener.local_addr()?);
             let write = Duration::from_secs(10);
             let timeouts = Timeouts { idle: options.idle, message: Some(options.message), write };

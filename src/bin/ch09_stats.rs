@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::info;
 use socket_steps::addr::Addr;
-use socket_steps::chapter::{Actor, Part, part};
+use socket_steps::chapter::{Actor, Part, give_up, part};
 use socket_steps::connection::Connection;
 use socket_steps::deadline::{Deadline, Timeouts};
 use socket_steps::narrate;
@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
     match part("ch09_stats [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
+            let listener = TcpListener::bind(&options.address).map_err(give_up)?;
             println!("listening on {}", listener.local_addr()?);
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             let (stats, answer) = (Stats::start(), services::lines(PREFIX, LIMIT));

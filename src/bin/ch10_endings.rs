@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 use log::{debug, info};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket_steps::addr::Addr;
-use socket_steps::chapter::{Actor, Part, part};
+use socket_steps::chapter::{Actor, Part, give_up, part};
 use socket_steps::connection::Connection;
 use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
     match part("ch10_endings [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
+            let listener = TcpListener::bind(&options.address).map_err(give_up)?;
             println!("listening on {}", listener.local_addr()?);
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             let (stats, answer) = (Stats::start(|_| {})?, services::lines(PREFIX, LIMIT));

@@ -15,7 +15,7 @@ use log::info;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket_steps::addr::Addr;
-use socket_steps::chapter::{Actor, Part, part};
+use socket_steps::chapter::{Actor, Part, give_up, part};
 use socket_steps::connection::Connection;
 use socket_steps::deadline::Timeouts;
 use socket_steps::farewell::say_goodbye;
@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
     match part("ch11_limits [server [ADDR] [--limit N] [--idle D] [--message D]]") {
         Part::Server(options) => {
             narrate::aside();
-            let listener = TcpListener::bind(&options.address)?;
+            let listener = TcpListener::bind(&options.address).map_err(give_up)?;
             println!("listening on {}", listener.local_addr()?);
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             Server::new(options.limit, timeouts)?.serve(&listener)

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use socket_steps::addr::Addr;
-use socket_steps::chapter::{Actor, Part, part};
+use socket_steps::chapter::{Actor, Part, give_up, part};
 use socket_steps::connection::Connection;
 use socket_steps::deadline::Timeouts;
 use socket_steps::farewell::say_goodbye;
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
             let timeouts = Timeouts { idle: Some(options.idle), message: Some(options.message), ..Timeouts::default() };
             let stop = Stop::new()?;
             stop_at_ctrl_c(&stop)?; // Before anybody knows that we are here.
-            let listener = TcpListener::bind(&options.address)?;
+            let listener = TcpListener::bind(&options.address).map_err(give_up)?;
             println!("listening on {}", listener.local_addr()?);
             let stuck = Server::new(options.limit, timeouts, stop)?.serve(listener, DRAIN)?;
             process::exit(if stuck == 0 { 0 } else { 1 })

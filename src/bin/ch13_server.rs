@@ -6,7 +6,7 @@ use std::process;
 use std::thread;
 
 use log::info;
-use socket_steps::chapter::{Actor, Part, ServerOptions, part};
+use socket_steps::chapter::{Actor, Part, ServerOptions, give_up, part};
 use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
 use socket_steps::server::{Config, Server};
@@ -14,7 +14,7 @@ use socket_steps::services;
 
 fn main() -> io::Result<()> {
     match part("ch13_server [server [ADDR] [--limit N] [--idle D] [--message D]]") {
-        Part::Server(options) => server(&options),
+        Part::Server(options) => server(&options).map_err(give_up),
         _ => scene(),
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use log::info;
-use socket_steps::chapter::{Part, part};
+use socket_steps::chapter::{Part, give_up, part};
 use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
 use socket_steps::server::{Config, Server};
@@ -19,8 +19,8 @@ const PAGE: &str = "<!doctype html>\n<title>Chapter 18</title>\n<h1>서버 응�
 fn main() -> io::Result<()> {
     match part("ch18_http [server [ADDR] | client [ADDR]]") {
         Part::Scene => scene(),
-        Part::Server(options) => server(&options.address),
-        Part::Client(address) => client(&address),
+        Part::Server(options) => server(&options.address).map_err(give_up),
+        Part::Client(address) => client(&address).map_err(give_up),
     }
 }
 

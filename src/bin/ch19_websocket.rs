@@ -10,7 +10,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use log::info;
 use sha1::{Digest, Sha1};
-use socket_steps::chapter::{Part, part};
+use socket_steps::chapter::{Part, give_up, part};
 use socket_steps::deadline::Timeouts;
 use socket_steps::narrate;
 use socket_steps::outbox::{Heartbeat, Outbox};
@@ -34,8 +34,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(60);
 fn main() -> io::Result<()> {
     match part("ch19_websocket [server [ADDR] | client [ADDR]]") {
         Part::Scene => scene(),
-        Part::Server(options) => server(&options.address),
-        Part::Client(address) => client(&address),
+        Part::Server(options) => server(&options.address).map_err(give_up),
+        Part::Client(address) => client(&address).map_err(give_up),
     }
 }
 

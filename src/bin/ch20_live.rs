@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use log::info;
 use rustix::event::{PollFd, PollFlags, poll};
-use socket_steps::chapter::{Part, part};
+use socket_steps::chapter::{Part, give_up, part};
 use socket_steps::narrate;
 use socket_steps::room::Room;
 use socket_steps::server::{Config, Server};
@@ -22,7 +22,7 @@ const LIMIT: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
     match part("ch20_live [server [ADDR]]") {
-        Part::Server(options) => server(&options.address),
+        Part::Server(options) => server(&options.address).map_err(give_up),
         _ => scene(),
     }
 }

@@ -7,7 +7,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket_steps::chapter::{Part, part};
+use socket_steps::chapter::{Part, give_up, part};
 use socket_steps::lines::LineBuffer;
 use socket_steps::narrate;
 use socket_steps::options::exit_with;
@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
         ["average", address] => average(connect(address)),
         ["samples"] => samples(),
         _ => match part(USAGE) {
-            Part::Server(options) => server(&options.address),
+            Part::Server(options) => server(&options.address).map_err(give_up),
             _ => scene(),
         },
     }

@@ -29,6 +29,8 @@ pub(crate) struct Book {
     pub(crate) programs: PathBuf,
     /// For how long a program is waited for.
     pub(crate) bound: Duration,
+    /// Only pages whose names contain this, for whoever is writing one.
+    pub(crate) only: String,
     /// How many sections may run at the same time.
     turns: Turns,
 }
@@ -71,13 +73,14 @@ impl Finding {
 
 impl Book {
     pub(crate) fn new(root: PathBuf, programs: PathBuf) -> Book {
-        Book { root, programs, bound: Duration::from_secs(30), turns: Turns::default() }
+        Book { root, programs, bound: Duration::from_secs(30), only: String::new(), turns: Turns::default() }
     }
 
     /// Checks all pages at the same time; with `update`, mends what can be mended.
     pub(crate) fn check(&self, update: bool) -> Report {
         let mut paths = Vec::new();
         markdown_files(&self.root.join("tutorial"), &mut paths);
+        paths.retain(|path| path.display().to_string().contains(&self.only));
         paths.sort();
         let report = Mutex::new(Report::default());
         thread::scope(|scope| {
@@ -165,21 +168,21 @@ impl Book {
                 tag => findings.push(Finding::wrong(fence.line, format!("a block of {tag:?}, which nothing checks"))),
             }
         }
-        let missing: Vec<&str> =
-            page.needs.iter().map(String::as_str).filter(|program| !is_installed(program)).collect();
         // Sections have nothing in common, and wait most of the time.
         thread::scope(|scope| {
             let mut running = Vec::new();
             for section in consoles::sections(self, page) {
                 match section {
-                    Ok(section) if !missing.is_empty() => {
-                        let blocks = section.blocks.iter();
-                        report.skipped.extend(blocks.map(|block| {
-                            let line = block.fence.line;
-                            format!("{}:{line}: this needs {}", page.name, missing.join(", "))
-                        }));
-                    }
                     Ok(section) => {
+                        let missing: Vec<&str> =
+                            section.needs.iter().copied().filter(|program| !is_installed(program)).collect();
+                        if !missing.is_empty() {
+                            report.skipped.extend(section.blocks.iter().map(|block| {
+                                let line = block.fence.line;
+                                format!("{}:{line}: this needs {}", page.name, missing.join(", "))
+                            }));
+                            continue;
+                        }
                         report.consoles += section.blocks.len();
                         running.push(scope.spawn(move || self.run(&section, update)));
                     }

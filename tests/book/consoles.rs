@@ -1,7 +1,7 @@
 //! Consoles: what a page says that a terminal shows, as blocks, commands and programs.
 //!
-//! Blocks belong to terminals, and terminals live until the next `##` heading. A program of a terminal may go
-//! on over several blocks.
+//! Blocks belong to terminals, and terminals live until the next heading, `##` or `###`. A program of a terminal
+//! may go on over several blocks.
 
 use crate::book::{Book, Finding};
 use crate::commands::Command;
@@ -12,6 +12,8 @@ use crate::markdown::{Fence, Page};
 pub(crate) struct Section<'p> {
     pub(crate) blocks: Vec<Block<'p>>,
     pub(crate) programs: Vec<Program>,
+    /// What has to be installed for it: what the whole page needs, and what is said below its own heading.
+    pub(crate) needs: Vec<&'p str>,
 }
 
 pub(crate) struct Block<'p> {
@@ -47,12 +49,17 @@ pub(crate) const INTERRUPT: &str = "^C";
 
 /// The consoles of a page that are run, section by section.
 pub(crate) fn sections<'p>(book: &Book, page: &'p Page) -> Vec<Result<Section<'p>, Finding>> {
-    let headings = page.headings.iter().filter(|heading| heading.level <= 2).map(|heading| heading.line);
-    let ends: Vec<usize> = headings.chain([usize::MAX]).collect();
+    let headings = page.headings.iter().filter(|heading| heading.level <= 3);
+    let ends: Vec<usize> = headings.clone().map(|heading| heading.line).chain([usize::MAX]).collect();
+    let first = headings.clone().find(|heading| heading.level > 1).map_or(usize::MAX, |heading| heading.line);
     let mut fences = page.fences.iter().peekable();
+    let mut start = 0;
     let sections = ends.into_iter().map(|end| {
+        let here = std::mem::replace(&mut start, end)..end;
         let fences: Vec<&Fence> = std::iter::from_fn(|| fences.next_if(|fence| fence.line < end)).collect();
-        let mut section = Section::default();
+        let needs = page.needs.iter().filter(|need| need.line < first || here.contains(&need.line));
+        let needs = needs.map(|need| need.program.as_str()).collect();
+        let mut section = Section { needs, ..Section::default() };
         for fence in fences {
             if let Some((terminal, stays)) = terminal_of(fence)? {
                 section.add(book, fence, terminal, stays)?;

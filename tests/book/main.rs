@@ -13,9 +13,11 @@
 //! | picture, below it | `<!-- not drawn: why -->` | none: a photograph of a screen, say |
 //! | `diff` | `<!-- diff: OLD NEW -->` | the difference between two files or parts |
 //! | not Rust | `<!-- not run: why -->` | none |
-//! | anything, once in a page | `<!-- needs: PROGRAM -->` | its consoles are run where that program is installed |
+//! | anything before the first `##` | `<!-- needs: PROGRAM -->` | the page's consoles are run where that program is installed |
+//! | anything below a heading | the same | so are those of this section |
 //!
-//! Refresh the pages with `UPDATE=1 cargo test --test book`.
+//! Refresh the pages with `UPDATE=1 cargo test --test book`. With `PAGE=07-pool`, only the pages with such a path are
+//! looked at: it does not prove the book, and is quick while one writes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod book;
@@ -41,7 +43,8 @@ use crate::book::Book;
 
 #[test]
 fn the_book_says_what_is_so() {
-    let book = Book::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")), programs());
+    let mut book = Book::new(PathBuf::from(env!("CARGO_MANIFEST_DIR")), programs());
+    book.only = std::env::var("PAGE").unwrap_or_default();
     let report = book.check(std::env::var_os("UPDATE").is_some());
     for skipped in &report.skipped {
         eprintln!("SKIPPED: {skipped}");

@@ -17,7 +17,7 @@ pub(crate) struct Page {
     pub(crate) images: Vec<Image>,
     pub(crate) links: Vec<Link>,
     /// The programs that its consoles need, besides those of the book.
-    pub(crate) needs: Vec<String>,
+    pub(crate) needs: Vec<Need>,
 }
 
 /// A block of code, of a console, of text.
@@ -40,6 +40,12 @@ pub(crate) struct Fence {
 pub(crate) struct Comment {
     pub(crate) key: String,
     pub(crate) value: String,
+}
+
+/// `<!-- needs: PROGRAM -->`
+pub(crate) struct Need {
+    pub(crate) program: String,
+    pub(crate) line: usize,
 }
 
 pub(crate) struct Heading {
@@ -118,7 +124,7 @@ impl Page {
                 let (key, value) = inside.split_once(':').unwrap_or((inside, ""));
                 let comment = |key: &str, value: &str| Comment { key: key.trim().into(), value: value.trim().into() };
                 if key.trim() == "needs" {
-                    self.needs.push(value.trim().to_owned());
+                    self.needs.push(Need { program: value.trim().to_owned(), line: number });
                 }
                 if let Some(image) = above {
                     self.images[image].comments.push(comment(key, value));

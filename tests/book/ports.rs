@@ -128,16 +128,17 @@ pub(crate) fn connections_to(port: u16) -> Vec<String> {
     ends.collect()
 }
 
-const LISTENING: &str = "listening on ";
+/// How a server says where it can be found.
+const HERE: [&str; 2] = ["listening on ", "live page on http://"];
 
-/// A server says where it can be found.
 pub(crate) fn says_where(line: &str) -> bool {
-    line.starts_with(LISTENING)
+    HERE.iter().any(|start| line.starts_with(start))
 }
 
-/// The port of `listening on ADDR`, if it is one.
+/// The port of `listening on ADDR` or `live page on http://ADDR/`, if it is one.
 pub(crate) fn listening_on(line: &str) -> Option<u16> {
-    line.strip_prefix(LISTENING)?.rsplit_once(':')?.1.trim().parse().ok()
+    let address = HERE.iter().find_map(|start| line.strip_prefix(start))?;
+    address.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()
 }
 
 #[cfg(test)]
@@ -157,6 +158,14 @@ mod tests {
         assert_eq!(ports.as_shown("bind to 127.0.0.1:0", Some(8080)), "bind to 127.0.0.1:8080");
         assert_eq!(ports.as_shown("bind to 127.0.0.1:0", None), "bind to 127.0.0.1:0");
         assert_eq!(ports.as_shown("a port of ours: 127.0.0.1:80", None), "a port of ours: 127.0.0.1:80");
+    }
+
+    #[test]
+    fn a_server_says_its_ports() {
+        assert_eq!(listening_on("listening on [::1]:44444"), Some(44444));
+        assert_eq!(listening_on("live page on http://127.0.0.1:44445/"), Some(44445));
+        assert_eq!(listening_on("listening on unix:/tmp/steps.sock"), None);
+        assert!(says_where("listening on unix:/tmp/steps.sock") && !says_where("live page: none"));
     }
 
     #[test]

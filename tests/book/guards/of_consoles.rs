@@ -124,6 +124,23 @@ fn what_needs_a_missing_program_is_skipped_and_says_so() {
 }
 
 #[test]
+fn what_a_section_needs_the_others_do_not() {
+    let block = |shown: &str| format!("<!-- run: one -->\n```console\n$ echo so\n{shown}\n```\n");
+    let small = Small::new(&good());
+    let page = format!(
+        "# Another page\n\n## One\n\n### First\n\n{}\n### Second\n\n<!-- needs: no-such-program -->\n{}\n## Two\n\n{}",
+        block("so"),
+        block("not so"),
+        block("so")
+    );
+    small.write("tutorial/en/other.md", &page);
+    let report = small.check(false);
+    assert!(report.problems.is_empty(), "{report:#?}");
+    assert_eq!(report.skipped, ["tutorial/en/other.md:17: this needs no-such-program"]);
+    assert_eq!(report.consoles, 5);
+}
+
+#[test]
 fn a_book_of_which_nothing_can_be_run_fails() {
     Small::new(&good().replace("# A page\n", "# A page\n\n<!-- needs: no-such-program -->\n"))
         .fails_with("not one console was run");
