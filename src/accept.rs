@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use crate::addr::Addr;
@@ -23,6 +22,7 @@ use crate::pool::{Permit, Pool};
 use crate::socket::Socket;
 use crate::stats::Event;
 use crate::stream::Stream;
+use crate::trouble::Trouble;
 use crate::wake::{Waker, timespec};
 use crate::worker::Shared;
 
@@ -39,34 +39,6 @@ const GRACE: Duration = Duration::from_millis(50);
 /// How many may wait at the door. A greedy address keeps it full, and then those who come too early are refused
 /// at once, as it is.
 const AT_THE_DOOR: usize = BATCH;
-
-/// What an accept error is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// Nobody is there (any more).
-    Nobody,
-    /// This one client: it has gone, or the network has lost it. The next may be fine.
-    Client,
-    /// The machine has run out of something.
-    Machine,
-    /// The listener itself. It will not get better.
-    Listener,
-}
-
-impl Trouble {
-    /// By number: std has no `ErrorKind` for most of these. See accept(2), "Error handling": on Linux, a
-    /// network error that is already pending on the new connection is an error of accept.
-    fn of(error: &io::Error) -> Trouble {
-        match Errno::from_io_error(error) {
-            Some(Errno::WOULDBLOCK) => Trouble::Nobody,
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Trouble::Machine,
-            Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT) => Trouble::Listener,
-            // ECONNABORTED, EPROTO, ENETDOWN, EHOSTUNREACH, EPERM (a firewall), EINTR, and whatever a future
-            // kernel adds: better one client lost than the server.
-            _ => Trouble::Client,
-        }
-    }
-}
 
 pub(crate) struct Acceptor<'a, H> {
     /// Non-blocking: one that is readable may have nobody left when we get there, and accept must not wait then.
@@ -345,24 +317,4 @@ fn wait_for<'a>(listeners: &'a [Listener], waker: &Waker, limit: Option<Duration
     }
     let ready = watched[1..].iter().map(|fd| !fd.revents().is_empty());
     listeners.iter().zip(ready).filter_map(|(listener, ready)| ready.then_some(listener)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_error_of_accept_is_the_clients_the_machines_or_the_listeners() {
-        let of = |errno: Errno| Trouble::of(&errno.into());
-        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::PERM, Errno::INTR] {
-            assert_eq!(of(errno), Trouble::Client, "{errno}");
-        }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(of(errno), Trouble::Machine, "{errno}");
-        }
-        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK] {
-            assert_eq!(of(errno), Trouble::Listener, "{errno}");
-        }
-        assert_eq!(of(Errno::AGAIN), Trouble::Nobody);
-    }
 }

@@ -35,13 +35,14 @@
 //! | [`wake`] | a pipe that ends a `poll` |
 //! | [`pool`] | a small pool of threads, permits, a channel without room |
 //! | [`addr`] [`stream`] `socket_file` [`listener`] | addresses, streams and listeners, TCP or Unix |
-//! | [`farewell`] | closing politely |
 //! | [`limits`] | what this machine can hold |
-//! | [`deadline`] [`connection`] [`writer`] [`socket`] | one connection: how long for what; what is known of it; write; read and write |
+//! | [`deadline`] [`connection`] | how long for what; what is known of one connection |
+//! | [`farewell`] | closing politely |
+//! | [`writer`] [`socket`] | one connection, with its deadlines: write; read and write |
 //! | `waiting` [`outbox`] [`room`] | what others say to a connection, and the thread that writes it; who hears the same |
 //! | `log_limit` [`stats`] | the central stats thread, and how it keeps its log short |
 //! | [`shutdown`] | the stop flag; the registry of open connections |
-//! | `config` `handle` `worker` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; the accept loop; and everything together |
+//! | `config` `handle` `worker` `trouble` `accept` [`server`] | what it is to do; what it can be asked; the life of a connection; what is wrong when accept fails; the accept loop; and everything together |
 //! | [`client`] | connecting, with a deadline and retries |
 //! | [`services`] | `reply`, `echo`, `lines`, `chat` |
 //! | [`web`] | the live page: HTTP, WebSocket, and a server beside the one that is watched |
@@ -99,8 +100,9 @@ pub mod socket;
 mod socket_file;
 pub mod stats;
 pub mod stream;
+mod trouble;
 mod waiting;
-pub mod wake;
+mod wake;
 pub mod web;
 mod worker;
 pub mod writer;
