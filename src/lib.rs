@@ -102,7 +102,7 @@ pub mod stats;
 pub mod stream;
 mod trouble;
 mod waiting;
-mod wake;
+pub mod wake;
 pub mod web;
 mod worker;
 pub mod writer;
