@@ -82,9 +82,11 @@ fn a_write_that_fails_on_a_thread_of_its_own_is_known_to_the_one_that_reads() {
         let Some((server, trace)) = Trace::of_a_server(&fault, &["--service", "chat"]) else { return };
         let mut listener = server.client();
         server.wait_for_log("#1 ");
-        let mut speaker = server.client();
-        speaker.send("hello\n");
-        server.wait_for_log(&format!("#1 ended ({reason})"));
+        let (mut speaker, end) = (server.client(), format!("#1 ended ({reason})"));
+        wait_until("the listener is in the room, and told", || {
+            speaker.send("hello\n");
+            server.new_log_lines().iter().any(|line| line.contains(&end)).then_some(())
+        });
         assert_eq!(listener.rest_as_text(), "", "{error}");
         let mut another = server.client();
         server.wait_for_log("#3 ");

@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::machines::{Cable, PEER, SERVER};
 use crate::support::figures::{figure, full, skipped};
 use crate::support::kit::Kit;
-use crate::support::{Client, PREFIX, Server, has_ipv6, run, wait_until};
+use crate::support::{BOUND, Client, PREFIX, Server, has_ipv6, run, wait_until};
 
 /// Two machines, if this one can be two; if not, says why not.
 fn cable() -> Option<Cable> {
@@ -111,10 +111,18 @@ fn a_member_of_the_chat_that_vanishes_while_the_others_talk_is_found_at_the_idle
     let server = cable.server.run(|| Server::listening_on(&address, &["--service", "chat", "--idle-timeout", &idle]));
     let address = server.socket_addr();
     let mut vanishing = cable.client.run(|| Client::connect(address));
-    server.wait_for_log("#1 ");
     let mut speaker = cable.server.run(|| Client::connect(address));
-    speaker.send("hello\n");
-    vanishing.expect("hello\n");
+    vanishing.0.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    wait_until("both are in the room", || {
+        speaker.send("hello\n");
+        vanishing.0.peek(&mut [0]).ok()
+    });
+    vanishing.0.set_read_timeout(Some(BOUND)).unwrap();
+    speaker.send("now!\n");
+    let mut heard = vec![0];
+    while !heard.ends_with(b"now!\n") {
+        heard.extend(vanishing.read(1));
+    }
     cable.cut();
     let vanished = Instant::now();
     // The speaker is never silent for long, and so the server never has nothing to say to the one that is gone.
