@@ -73,7 +73,7 @@ impl Finding {
 
 impl Book {
     pub(crate) fn new(root: PathBuf, programs: PathBuf) -> Book {
-        Book { root, programs, bound: Duration::from_secs(30), only: String::new(), turns: Turns::default() }
+        Book { root, programs, bound: Duration::from_secs(120), only: String::new(), turns: Turns::default() }
     }
 
     /// Checks all pages at the same time; with `update`, mends what can be mended.
