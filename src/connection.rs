@@ -1,5 +1,6 @@
 //! One connection, as the threads of a program share it: the stream, and what is known of it.
 
+use std::mem::offset_of;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -21,18 +22,11 @@ pub enum State {
 ///
 /// The handler's [`Socket`](crate::socket::Socket) reads and writes; the server's registry lists connections, counts their bytes,
 /// and wakes them when it stops.
+// What every message touches comes first, in one line of the processor's cache: where a hundred connections are busy
+// in turns, a message waits for such lines to be fetched, not for instructions.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Connection {
-    per_message: PerMessage,
-    id: u64,
-    peer: Addr,
-}
-
-/// What every message touches, in one line of the processor's cache. Where a hundred connections are busy in turns,
-/// a message waits for such lines to be fetched, not for instructions.
-#[derive(Debug)]
-#[repr(align(64))]
-struct PerMessage {
     stream: Stream,
     stopping: Arc<AtomicBool>,
     bytes_in: AtomicU64,
@@ -43,9 +37,11 @@ struct PerMessage {
     state: AtomicU8,
     /// Bits of [`Seen`].
     seen: AtomicU8,
+    id: u64,
+    peer: Addr,
 }
 
-const _: () = assert!(size_of::<PerMessage>() == 64, "one line of the cache");
+const _: () = assert!(offset_of!(Connection, id) <= 64, "what every message touches is one line of the cache");
 
 /// What has happened to a connection so far, for whoever asks why it ended.
 pub(crate) enum Seen {
@@ -59,12 +55,12 @@ pub(crate) enum Seen {
     Abort = 8,
     /// It was reset, and only a writer was told.
     UnheardReset = 16,
-    /// The kernel has given it up, for nothing was acknowledged, and only a writer was told.
-    UnheardSilence = 128,
     /// The handler has let go of its socket.
     Released = 32,
     /// The server gave up a write that was not complete: its deadline, or the drain's, had passed.
     HalfAnswer = 64,
+    /// The kernel has given it up, for nothing was acknowledged, and only a writer was told.
+    UnheardSilence = 128,
 }
 
 const IDLE: u8 = 0;
@@ -74,7 +70,7 @@ impl Connection {
     /// A connection under this number. When `stopping` becomes true, its socket's reads end it as soon as
     /// what has arrived is answered.
     pub fn new(id: u64, stream: Stream, peer: Addr, stopping: Arc<AtomicBool>) -> Connection {
-        let per_message = PerMessage {
+        Connection {
             stream,
             stopping,
             bytes_in: AtomicU64::new(0),
@@ -84,8 +80,9 @@ impl Connection {
             // Active until the handler waits for the first time: what it may say first is not cut off.
             state: AtomicU8::new(ACTIVE),
             seen: AtomicU8::new(0),
-        };
-        Connection { per_message, id, peer }
+            id,
+            peer,
+        }
     }
 
     /// Its number: unique within a server, in the order of accepting.
@@ -100,27 +97,27 @@ impl Connection {
 
     /// How long it has been open.
     pub fn age(&self) -> Duration {
-        self.per_message.opened.elapsed()
+        self.opened.elapsed()
     }
 
     /// Bytes that reads have returned.
     pub fn bytes_in(&self) -> u64 {
-        self.per_message.bytes_in.load(Ordering::Relaxed)
+        self.bytes_in.load(Ordering::Relaxed)
     }
 
     /// Bytes that the kernel has taken from writes.
     pub fn bytes_out(&self) -> u64 {
-        self.per_message.bytes_out.load(Ordering::Relaxed)
+        self.bytes_out.load(Ordering::Relaxed)
     }
 
     /// What it is doing now.
     pub fn state(&self) -> State {
-        if self.per_message.state.load(Ordering::SeqCst) == IDLE { State::Idle } else { State::Active }
+        if self.state.load(Ordering::SeqCst) == IDLE { State::Idle } else { State::Active }
     }
 
     /// The stream below. It is closed with the last reference to this.
     pub fn stream(&self) -> &Stream {
-        &self.per_message.stream
+        &self.stream
     }
 
     /// Whether the other side has ended its half, and a read has said so.
@@ -159,9 +156,9 @@ impl Connection {
     /// Set the stop flag first. The reader marks itself idle and then looks at the flag; this looks at the
     /// mark after the flag is set. Whichever comes second sees the other, so no reader sleeps through it.
     pub fn wake_if_idle(&self) {
-        if self.per_message.state.load(Ordering::SeqCst) == IDLE {
+        if self.state.load(Ordering::SeqCst) == IDLE {
             self.note(Seen::ReadShut);
-            let _ = self.per_message.stream.shutdown(Shutdown::Read); // Already gone is as good.
+            let _ = self.stream.shutdown(Shutdown::Read); // Already gone is as good.
         }
     }
 
@@ -169,27 +166,27 @@ impl Connection {
     /// connection whose write this has cut short is closed with a reset, for its answer is not whole.
     pub fn cut(&self) {
         self.note(Seen::Cut);
-        let _ = self.per_message.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Whether the server is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.per_message.stopping.load(Ordering::SeqCst)
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Marks what the socket's thread is about to do.
     pub(crate) fn set_state(&self, state: State) {
         match state {
             // Before the look at the flag that follows, for every thread: see `wake_if_idle`.
-            State::Idle => self.per_message.state.store(IDLE, Ordering::SeqCst),
-            State::Active => self.per_message.state.store(ACTIVE, Ordering::Release),
+            State::Idle => self.state.store(IDLE, Ordering::SeqCst),
+            State::Active => self.state.store(ACTIVE, Ordering::Release),
         }
     }
 
     /// A read has brought this many bytes; none are the other side's end.
     pub(crate) fn has_read(&self, count: usize) {
         self.set_state(State::Active);
-        self.per_message.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
         if count == 0 {
             self.note(Seen::PeerEnd);
         }
@@ -198,28 +195,28 @@ impl Connection {
 
     /// The kernel has taken this many bytes, at this time.
     pub(crate) fn has_written(&self, count: usize, when: Instant) {
-        let when = when.saturating_duration_since(self.per_message.opened).as_nanos();
-        self.per_message.last_write.store(when as u64, Ordering::Relaxed);
-        self.per_message.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+        let when = when.saturating_duration_since(self.opened).as_nanos();
+        self.last_write.store(when as u64, Ordering::Relaxed);
+        self.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
         log::trace!("#{} was sent {count} bytes", self.id);
     }
 
     /// When something was last written, by whichever thread; at first, when it was opened.
     pub(crate) fn last_write(&self) -> Instant {
-        self.per_message.opened + Duration::from_nanos(self.per_message.last_write.load(Ordering::Relaxed))
+        self.opened + Duration::from_nanos(self.last_write.load(Ordering::Relaxed))
     }
 
     pub(crate) fn note(&self, what: Seen) {
-        self.per_message.seen.fetch_or(what as u8, Ordering::SeqCst);
+        self.seen.fetch_or(what as u8, Ordering::SeqCst);
     }
 
     pub(crate) fn has_seen(&self, what: Seen) -> bool {
-        self.per_message.seen.load(Ordering::SeqCst) & what as u8 != 0
+        self.seen.load(Ordering::SeqCst) & what as u8 != 0
     }
 
     /// As [`has_seen`](Connection::has_seen), and forgets it.
     pub(crate) fn take(&self, what: Seen) -> bool {
         let what = what as u8;
-        self.per_message.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
+        self.seen.fetch_and(!what, Ordering::SeqCst) & what != 0
     }
 }
