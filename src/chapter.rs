@@ -1,6 +1,7 @@
 //! What the programs of the later chapters have in common: their command line, and the clients of their scenes.
 //!
-//! Chapters 1 to 7 write all of it out. From chapter 8 on it is no lesson any more, and lives here.
+//! Chapters 1 to 7 write all of it out, but for how the words are fetched. From chapter 8 on it is no lesson any more,
+//! and lives here.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -60,8 +61,13 @@ impl Default for ServerOptions {
 ///
 /// Words that it does not understand end the program with the usage line and exit status 2.
 pub fn part(usage: &str) -> Part {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    understand(usage, &words).unwrap_or_else(|| exit_with(2, &format!("usage: {usage}")))
+    understand(usage, &words()).unwrap_or_else(|| exit_with(2, &format!("usage: {usage}")))
+}
+
+/// The words on the command line, behind the program's name. What is not UTF-8 in them becomes `\u{fffd}`, which no
+/// program here understands: it answers with its usage line.
+pub fn words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Ends the program with one line that says why, and exit status 1: what `main` returns is printed as programmers

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use log::info;
+use socket_steps::chapter;
 use socket_steps::narrate;
 use socket2::{Domain, Socket, Type};
 
@@ -12,7 +13,7 @@ const GREETING: &str = "안녕하세요, 서버님!";
 const ANSWER: &str = "서버 응답: 안녕하세요, 서버님!";
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

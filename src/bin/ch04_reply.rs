@@ -6,12 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use log::info;
+use socket_steps::chapter;
 use socket_steps::narrate;
 
 const GREETING: &str = "안녕하세요, 서버님!";
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

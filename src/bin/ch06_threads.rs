@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use log::info;
+use socket_steps::chapter;
 use socket_steps::lines::LineBuffer;
 use socket_steps::narrate;
 
@@ -13,7 +14,7 @@ const PREFIX: &str = "서버 응답: ";
 const LIMIT: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

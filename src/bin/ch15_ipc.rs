@@ -9,6 +9,7 @@ use std::thread;
 
 use log::info;
 use socket_steps::addr::Addr;
+use socket_steps::chapter;
 use socket_steps::client::Client;
 use socket_steps::listener::Listener;
 use socket_steps::narrate;
@@ -22,7 +23,7 @@ const PREFIX: &str = "서버 응답: ";
 const LIMIT: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::info;
 use socket_steps::arq::link::{Faults, Link};
+use socket_steps::chapter;
 use socket_steps::narrate;
 use socket_steps::options::exit_with;
 use socket_steps::output::harmless;
@@ -21,7 +22,7 @@ const LARGEST: usize = 65_507;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(),

@@ -11,6 +11,7 @@ use socket_steps::arq::packet::{Kind, Packet};
 use socket_steps::arq::peers::{Limits, News, Peers, Reaction};
 use socket_steps::arq::receiver::Receipt;
 use socket_steps::arq::sender::{Options, Sender, State, Tally, Why};
+use socket_steps::chapter;
 use socket_steps::narrate;
 use socket_steps::options::exit_with;
 use socket_steps::output::harmless;
@@ -31,7 +32,7 @@ const BAD: Faults = Faults {
 };
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [] => scene(2105),

@@ -7,7 +7,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket_steps::chapter::{Part, give_up, part};
+use socket_steps::chapter::{self, Part, give_up, part};
 use socket_steps::lines::LineBuffer;
 use socket_steps::narrate;
 use socket_steps::options::exit_with;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 200;
 
 fn main() -> io::Result<()> {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = chapter::words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["average", address] => average(connect(address)),
