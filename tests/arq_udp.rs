@@ -6,16 +6,15 @@ mod support;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket_steps::arq::endpoint::{Server, send};
 use socket_steps::arq::link::{Faults, Link};
 use socket_steps::arq::packet::{HEADER, Kind, Packet};
-use socket_steps::arq::peers::{Counts, Limits};
+use socket_steps::arq::peers::Limits;
 use socket_steps::arq::sender::Options;
+use support::datagrams::Receiving;
 use support::lossy::long_message;
 use support::{BOUND, Server as ChildServer, has_ipv6, run};
 
@@ -30,36 +29,8 @@ const BAD: Faults = Faults {
 
 const LARGE: Limits = Limits { peers: 100, message: 1 << 20, idle: Duration::from_secs(30) };
 
-/// A server in a thread, until it is told to stop; then it returns what it was sent.
-struct Running {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    serving: JoinHandle<(Vec<Vec<u8>>, Counts)>,
-}
-
-fn serve(mut server: Server) -> Running {
-    let address = server.local_addr().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let serving = thread::spawn(move || {
-        let mut messages = Vec::new();
-        while !stopped.load(Ordering::Relaxed) {
-            messages.extend(server.receive(Duration::from_millis(20)).unwrap().map(|(_, message)| message));
-        }
-        (messages, server.counts())
-    });
-    Running { address, stop, serving }
-}
-
-impl Running {
-    fn start(address: &str) -> Running {
-        serve(Server::bind(address, LARGE).unwrap())
-    }
-
-    fn stop(self) -> (Vec<Vec<u8>>, Counts) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.serving.join().unwrap()
-    }
+fn start(address: &str) -> Receiving {
+    Receiving::on(Server::bind(address, LARGE).unwrap())
 }
 
 fn perfect() -> Link {
@@ -91,7 +62,7 @@ fn ask(socket: &UdpSocket, server: SocketAddr, packet: &Packet) -> Packet {
 
 #[test]
 fn a_message_arrives_over_a_bad_link() {
-    let server = Running::start("127.0.0.1:0");
+    let server = start("127.0.0.1:0");
     let message = long_message(200_000, 1);
     let tally = send(server.address, message.clone(), patient(), bad(1), bad(2)).unwrap();
     assert!(tally.after_gaps > 5 && tally.malformed > 0, "{tally:?}");
@@ -102,7 +73,7 @@ fn a_message_arrives_over_a_bad_link() {
 
 #[test]
 fn messages_of_many_arrive_each_whole() {
-    let server = Running::start("127.0.0.1:0");
+    let server = start("127.0.0.1:0");
     let address = server.address;
     thread::scope(|scope| {
         for seed in 0..12 {
@@ -120,7 +91,7 @@ fn messages_of_many_arrive_each_whole() {
 
 #[test]
 fn an_empty_message_is_a_message() {
-    let server = Running::start("127.0.0.1:0");
+    let server = start("127.0.0.1:0");
     send(server.address, Vec::new(), patient(), perfect(), perfect()).unwrap();
     assert_eq!(server.stop().0, [b""]);
 }
@@ -130,7 +101,7 @@ fn ipv6_is_no_different() {
     if !has_ipv6() {
         return eprintln!("SKIPPED: this machine has no IPv6");
     }
-    let server = Running::start("[::1]:0");
+    let server = start("[::1]:0");
     send(server.address, b"hello".into(), patient(), perfect(), perfect()).unwrap();
     assert_eq!(server.stop().0, [b"hello"]);
 }
@@ -147,7 +118,7 @@ fn a_server_that_is_not_there_yet_is_waited_for() {
     let mut told = String::new();
     BufReader::new(client.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
     assert!(told.starts_with("client: going on: Connection refused"), "{told:?}");
-    let server = serve(Server::bind(address, LARGE).unwrap());
+    let server = Receiving::on(Server::bind(address, LARGE).unwrap());
     assert!(client.wait().unwrap().success());
     assert_eq!(server.stop().0, ["안녕하세요, 서버님!".as_bytes()]);
 }
@@ -167,7 +138,7 @@ fn a_server_that_never_comes_is_given_up() {
 
 #[test]
 fn clients_that_are_gone_do_not_trouble_a_server() {
-    let server = Running::start("127.0.0.1:0");
+    let server = start("127.0.0.1:0");
     for _ in 0..50 {
         // What it answers finds nobody, and an ICMP message says so.
         socket().send_to(&Packet::bare(Kind::Hello, 1, 0).encode(), server.address).unwrap();
@@ -179,7 +150,7 @@ fn clients_that_are_gone_do_not_trouble_a_server() {
 
 #[test]
 fn noise_is_counted_and_never_answered() {
-    let server = Running::start("127.0.0.1:0");
+    let server = start("127.0.0.1:0");
     let socket = socket();
     let noise: [&[u8]; 5] = [b"", b"hello", &[0; HEADER], &[0xff; 1221], &[7; 60_000]];
     for datagram in noise {
@@ -194,7 +165,7 @@ fn noise_is_counted_and_never_answered() {
 
 #[test]
 fn a_server_that_is_greeted_in_the_name_of_another_says_one_word_and_the_other_none() {
-    let [a, b] = [Running::start("127.0.0.1:0"), Running::start("127.0.0.1:0")];
+    let [a, b] = [start("127.0.0.1:0"), start("127.0.0.1:0")];
     // Only root can forge an address; but whatever a says to b is one of these two.
     let socket = socket();
     let cookie = ask(&socket, a.address, &Packet::bare(Kind::Hello, 7, 0));

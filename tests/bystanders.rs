@@ -5,7 +5,7 @@ mod support;
 
 use std::io::Write;
 use std::panic;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -13,53 +13,19 @@ use rustix::process::Signal;
 use socket_steps::lines::LineBuffer;
 use socket_steps::server::Config;
 use socket_steps::socket::Socket;
+use support::bystanders::{ALL_READY, beside_two_others, threads_and_descriptors};
 use support::figures::{figure, full};
 use support::kit::{is_to_serve, serve};
-use support::{Client, Server, descriptors, is_standing_still, threads, wait_until};
+use support::{Client, Server, is_standing_still, threads, wait_until};
 
 const RESETS: u64 = 200;
 const AT_ONCE: u64 = 20;
 const PANICS: u64 = 1000;
 
-/// Threads do not come and go when as many are kept ready as there may be connections.
-const ALL_READY: [&str; 4] = ["--min-workers", "24", "--max-connections", "24"];
-
-/// What a process holds.
-fn held_by(server: &Server) -> (usize, usize) {
-    (threads(server.pid()), descriptors(server.pid()))
-}
-
-/// Does something to a server while two clients talk with it, and looks whether they get their answers, and
-/// whether the server holds what it held before.
-fn beside_two_others(server: &Server, talk: impl Fn(&mut Client) + Sync, something: impl FnOnce()) {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let others = [(); 2].map(|()| {
-            let (mut other, talk, done) = (server.client(), &talk, &done);
-            talk(&mut other);
-            scope.spawn(move || {
-                while !done.load(Ordering::Relaxed) {
-                    talk(&mut other);
-                }
-                talk(&mut other);
-                other
-            })
-        });
-        let before = held_by(server);
-        // A failure must end the others, too, or the scope would wait for them for ever.
-        let result = panic::catch_unwind(panic::AssertUnwindSafe(something));
-        done.store(true, Ordering::Relaxed);
-        let others = others.map(|other| other.join().unwrap());
-        result.unwrap_or_else(|failure| panic::resume_unwind(failure));
-        wait_until("what was held is released", || (held_by(server) == before).then_some(()));
-        drop(others);
-    });
-}
-
 /// Brings clients to the point that is meant, and resets them all there. Returns the bytes in and out.
 fn reset_in(service: &[&str], talk: impl Fn(&mut Client) + Sync, to_the_point: impl Fn(&mut Client)) -> (u64, u64) {
     let server = Server::start(&[service, &ALL_READY].concat());
-    beside_two_others(&server, talk, || {
+    beside_two_others(&server, threads_and_descriptors, talk, || {
         for _ in 0..RESETS / AT_ONCE {
             let new_client = |_| Client::with_a_small_window(server.socket_addr());
             let mut clients: Vec<Client> = (0..AT_ONCE).map(new_client).collect();
@@ -84,7 +50,7 @@ fn say_hello(client: &mut Client) {
 fn connections_without_a_byte() {
     // As many as there are threads ready, when the others have theirs.
     let server = Server::start(&["--service", "echo", "--min-workers", "6", "--max-connections", "6"]);
-    beside_two_others(&server, say_hello, || {
+    beside_two_others(&server, threads_and_descriptors, say_hello, || {
         for _ in 0..25 {
             let mut empty = [(); 4].map(|()| server.client());
             for client in &mut empty {
@@ -158,7 +124,7 @@ fn a_thousand_panics_in_a_handler() {
     let server = Server::of_test("a_thousand_panics_in_a_handler");
     let (address, next, connections) = (server.socket_addr(), AtomicU64::new(0), PANICS * one_of);
     let before = threads(server.pid());
-    beside_two_others(&server, say_hello, || {
+    beside_two_others(&server, threads_and_descriptors, say_hello, || {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

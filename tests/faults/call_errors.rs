@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::trace::{Trace, can_trace};
-use crate::support::{Client, Ended, PREFIX, Server, program, run, wait_until};
+use crate::support::{Client, Ended, PREFIX, Server, is_standing_still, program, run, wait_until};
 
 /// One worker, to which everyone comes in turn: what strace counts for each thread, it counts for this one.
 const ONE_WORKER: [&str; 8] =
@@ -149,12 +149,7 @@ fn a_client_whose_new_connection_has_no_address_is_connected_all_the_same() {
 fn a_client_that_was_reset_before_accept_is_known_by_the_address_that_accept_gave() {
     let Some((server, trace)) = Trace::of_a_server("getpeername:error=ENOTCONN", &ONE_WORKER) else { return };
     server.signal(Signal::STOP);
-    let stat = format!("/proc/{}/stat", server.pid());
-    wait_until("the server stands still", || {
-        let stat = std::fs::read_to_string(&stat).unwrap();
-        // T, and t for one that is traced.
-        stat.rsplit_once(") ").unwrap().1.starts_with(['T', 't']).then_some(())
-    });
+    wait_until("the server stands still", || is_standing_still(server.pid()).then_some(()));
     let mut client = server.client();
     let address = client.0.local_addr().unwrap();
     client.send("hello\n");

@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Server, has_program, program, wait_until};
+use crate::support::trace::can_trace;
+use crate::support::{Server, program, wait_until};
 
 /// Who may look at the wall, and what for.
 const ALLOWED: [(&str, &str); 2] =
@@ -53,12 +54,8 @@ fn waits_by_the_wall(call: &str) -> bool {
 
 #[test]
 fn no_wait_of_the_server_ends_by_the_clock_on_the_wall() {
-    if !has_program("strace") {
+    if !can_trace() {
         return;
-    }
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    if !traced.is_ok_and(|status| status.success()) {
-        return eprintln!("SKIPPED: strace may not trace a program here");
     }
     assert!(waits_by_the_wall("7 futex(0x7f, FUTEX_WAIT_BITSET_PRIVATE|FUTEX_CLOCK_REALTIME, 0, {tv_sec=9}"));
     let folder = tempfile::tempdir().unwrap();

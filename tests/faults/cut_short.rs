@@ -2,63 +2,37 @@
 //! behind.
 
 use std::io::Write;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::proxy::{Fate, Faults, Proxy, Way};
 use crate::random::{Random, seed};
+use crate::support::bystanders::{ALL_READY, beside_two_others, threads_and_descriptors};
 use crate::support::web::{CLOSE, FIN, Site, Ws, handshake};
-use crate::support::{Client, Server, descriptors, threads, wait_until};
+use crate::support::{Client, Server, descriptors};
 use crate::through::{BUMPY, talk, text};
-
-/// Threads do not come and go when as many are kept ready as there may be connections.
-const ALL_READY: [&str; 4] = ["--min-workers", "24", "--max-connections", "24"];
 
 /// Connections on a way that ends many of them early, and how long what is said there is at least.
 const TALKS: u64 = 60;
 const MESSAGE: usize = 5000;
-
-fn threads_and_descriptors(pid: u32) -> [usize; 2] {
-    [threads(pid), descriptors(pid)]
-}
 
 /// The page's threads stay ready for some seconds after the last of a crowd.
 fn only_descriptors(pid: u32) -> [usize; 2] {
     [0, descriptors(pid)]
 }
 
-/// Does something to a server while two clients talk with it, and looks whether they get their answers, and
-/// whether the server holds what it held before. How many bytes the two have said.
-fn beside_two_others(server: &Server, what_it_holds: fn(u32) -> [usize; 2], something: impl FnOnce()) -> u64 {
-    let held = || what_it_holds(server.pid());
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let others = [(); 2].map(|()| {
-            let (mut other, over) = (server.client(), &over);
-            other.send("hello\n").expect("hello\n");
-            scope.spawn(move || {
-                let mut said = 6;
-                while !over.load(Ordering::Relaxed) {
-                    other.send("hello\n").expect("hello\n");
-                    said += 6;
-                }
-                (other, said)
-            })
-        });
-        let before = held();
-        // A failure must end the others, too, or the scope would wait for them for ever.
-        let result = panic::catch_unwind(AssertUnwindSafe(something));
-        over.store(true, Ordering::Relaxed);
-        let others = others.map(|other| other.join().unwrap());
-        result.unwrap_or_else(|failure| panic::resume_unwind(failure));
-        wait_until("what was held is released", || (held() == before).then_some(()));
-        let end = |(mut other, said): (Client, u64)| {
-            assert!(other.end().rest().is_empty(), "an answer to nothing");
-            said
-        };
-        others.into_iter().map(end).sum()
-    })
+const HELLO: &str = "hello\n";
+
+fn say_hello(client: &mut Client) {
+    client.send(HELLO).expect(HELLO);
+}
+
+/// Ends what the two have said in good order; how many bytes that was.
+fn end_politely(others: [(Client, u64); 2]) -> u64 {
+    let end = |(mut other, talked): (Client, u64)| {
+        assert!(other.end().rest().is_empty(), "an answer to nothing");
+        talked * HELLO.len() as u64
+    };
+    others.into_iter().map(end).sum()
 }
 
 /// Several at a time talk through a way that ends many of them early. What became of each, and of how many bytes.
@@ -94,7 +68,9 @@ fn what_is_cut_is_answered_as_far_as_it_came_and_nobody_else_notices() {
         let server = Server::start(&[&["--service", service, "--prefix", ""][..], &ALL_READY].concat());
         let proxy = Proxy::to(server.socket_addr(), Faults { cut: 60, within: MESSAGE as u64, ..BUMPY }, seed);
         let mut talks = Vec::new();
-        let beside = beside_two_others(&server, threads_and_descriptors, || talks = talk_through(&proxy, seed));
+        let others =
+            beside_two_others(&server, threads_and_descriptors, say_hello, || talks = talk_through(&proxy, seed));
+        let beside = end_politely(others);
         assert_met(proxy.done().cut, talks.iter().filter_map(|(fate, _)| fate.is_cut()));
         let ended = server.stop();
         assert!(ended.status.success(), "{ended:?}");
@@ -112,7 +88,9 @@ fn what_is_reset_on_the_way_is_the_business_of_nobody_else() {
         let server = Server::start(&[&["--service", service, "--prefix", ""][..], &ALL_READY].concat());
         let proxy = Proxy::to(server.socket_addr(), Faults { reset: 60, within: MESSAGE as u64, ..BUMPY }, seed);
         let mut talks = Vec::new();
-        beside_two_others(&server, threads_and_descriptors, || talks = talk_through(&proxy, seed));
+        let others =
+            beside_two_others(&server, threads_and_descriptors, say_hello, || talks = talk_through(&proxy, seed));
+        end_politely(others);
         let done = proxy.done();
         assert_met(done.reset, talks.iter().filter_map(|(fate, _)| fate.is_reset()));
         let ended = server.stop();
@@ -131,7 +109,7 @@ fn pages_and_conversations_that_are_cut_or_reset_leave_nothing_behind() {
     let faults = Faults { piece: 99, cut: 45, reset: 45, within: 400, ..Faults::default() };
     let proxy = Proxy::to(site.page, faults, seed);
     let (mut staying, mut met) = (Ws::connect(site.page, "/chat"), Vec::new());
-    beside_two_others(&site.server, only_descriptors, || {
+    let others = beside_two_others(&site.server, only_descriptors, say_hello, || {
         for number in 0..40 {
             let (mut client, fate) = proxy.client();
             met.push(fate);
@@ -150,6 +128,7 @@ fn pages_and_conversations_that_are_cut_or_reset_leave_nothing_behind() {
             }
         }
     });
+    end_politely(others);
     staying.say("nobody else is here");
     staying.send(FIN | CLOSE, 1000u16.to_be_bytes());
     assert_eq!(staying.close_code(), 1000);

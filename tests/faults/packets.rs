@@ -4,10 +4,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -15,11 +11,12 @@ use proptest::test_runner::TestRunner;
 use socket_steps::arq::endpoint::{Server, send};
 use socket_steps::arq::link::{Faults, Link};
 use socket_steps::arq::packet::{HEADER, Kind, MAX_DATA, Packet};
-use socket_steps::arq::peers::{Counts, Limits};
+use socket_steps::arq::peers::Limits;
 use socket_steps::arq::sender::Options;
 
 use crate::corpus::inputs;
 use crate::support::BOUND;
+use crate::support::datagrams::Receiving;
 use crate::support::figures::figure;
 use crate::tries;
 
@@ -48,27 +45,17 @@ fn what_is(datagram: &[u8]) -> &'static str {
 /// A server in a thread, and whoever sends to it.
 struct Here {
     socket: UdpSocket,
-    stop: Arc<AtomicBool>,
-    serving: JoinHandle<(Vec<Vec<u8>>, Counts)>,
+    receiving: Receiving,
     met: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 impl Here {
     fn new() -> Here {
-        let mut server = Server::bind("127.0.0.1:0", Limits::default()).unwrap();
+        let receiving = Receiving::on(Server::bind("127.0.0.1:0", Limits::default()).unwrap());
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(BOUND)).unwrap();
-        socket.connect(server.local_addr().unwrap()).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let serving = thread::spawn(move || {
-            let mut messages = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                messages.extend(server.receive(Duration::from_millis(20)).unwrap().map(|(_, message)| message));
-            }
-            (messages, server.counts())
-        });
-        Here { socket, stop, serving, met: RefCell::default() }
+        socket.connect(receiving.address).unwrap();
+        Here { socket, receiving, met: RefCell::default() }
     }
 
     /// Sends these, and a greeting behind them; returns how many answers came before its own.
@@ -97,8 +84,7 @@ impl Here {
         let patient = Options { patience: BOUND, ..Options::default() };
         let address = self.socket.peer_addr().unwrap();
         send(address, "안녕하세요, 서버님!".into(), patient, link, back).unwrap();
-        self.stop.store(true, Ordering::Relaxed);
-        let (messages, counts) = self.serving.join().unwrap();
+        let (messages, counts) = self.receiving.stop();
         assert_eq!(messages, ["안녕하세요, 서버님!".as_bytes()]);
         let met = self.met.into_inner();
         let ours = |names: &[&str]| names.iter().filter_map(|name| met.get(name)).sum::<u64>();

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::figures::{figure, full, skipped};
 use crate::support::load::echo;
-use crate::support::{BOUND, Server, wait_until};
+use crate::support::{BOUND, Server, is_standing_still, wait_until};
 
 /// For so long, nobody accepts.
 const STALL: Duration = Duration::from_millis(200);
@@ -124,13 +124,6 @@ fn everyone_comes_to_a_backlog_of(room: i32, count: usize) -> Vec<Seen> {
     everyone_comes(address, count, || resume.send(()).unwrap())
 }
 
-/// Whether the kernel has stopped all of a process.
-fn is_stopped(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The program's name stands in parentheses and may contain anything.
-    stat.rsplit_once(") ").unwrap().1.starts_with('T')
-}
-
 #[test]
 fn nobody_who_comes_while_the_server_stands_still_has_to_come_twice() {
     let count = if full() { 1000 } else { 300 };
@@ -146,9 +139,9 @@ fn nobody_who_comes_while_the_server_stands_still_has_to_come_twice() {
     let places = (count + 1).to_string();
     let server = Server::start(&["--service", "echo", "--max-connections", &places]);
     server.signal(Signal::STOP);
-    wait_until("the server stands still", || is_stopped(server.pid()).then_some(()));
+    wait_until("the server stands still", || is_standing_still(server.pid()).then_some(()));
     let seen = everyone_comes(server.socket_addr(), count, || {
-        assert!(is_stopped(server.pid()), "it has stood still all the time");
+        assert!(is_standing_still(server.pid()), "it has stood still all the time");
         server.signal(Signal::CONT);
     });
     let (late, longest, answered) = sum_up(&seen);

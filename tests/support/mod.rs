@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+pub mod bystanders;
+pub mod datagrams;
 pub mod figures;
 pub mod kit;
 pub mod load;
@@ -400,7 +402,8 @@ pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 /// Whether a process has been stopped, as with Ctrl-Z, and waits to be continued.
 pub fn is_standing_still(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.contains("State:\tT")
+    // T, and t for one that is traced.
+    status.contains("State:\tT") || status.contains("State:\tt")
 }
 
 /// How many threads a process has.
