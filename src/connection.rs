@@ -31,17 +31,17 @@ pub struct Connection {
     stopping: Arc<AtomicBool>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    opened: Instant,
-    /// When something was last written, in nanoseconds after `opened`.
-    last_write: AtomicU64,
     state: AtomicU8,
     /// Bits of [`Seen`].
     seen: AtomicU8,
     id: u64,
+    opened: Instant,
+    /// When another thread than the one that reads wrote last, in nanoseconds after `opened`.
+    spoken_to: AtomicU64,
     peer: Addr,
 }
 
-const _: () = assert!(offset_of!(Connection, id) <= 64, "what every message touches is one line of the cache");
+const _: () = assert!(offset_of!(Connection, opened) <= 64, "what every message touches is one line of the cache");
 
 /// What has happened to a connection so far, for whoever asks why it ended.
 pub(crate) enum Seen {
@@ -75,12 +75,12 @@ impl Connection {
             stopping,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            opened: Instant::now(),
-            last_write: AtomicU64::new(0),
             // Active until the handler waits for the first time: what it may say first is not cut off.
             state: AtomicU8::new(ACTIVE),
             seen: AtomicU8::new(0),
             id,
+            opened: Instant::now(),
+            spoken_to: AtomicU64::new(0),
             peer,
         }
     }
@@ -190,20 +190,34 @@ impl Connection {
         if count == 0 {
             self.note(Seen::PeerEnd);
         }
-        log::trace!("#{} has sent {count} bytes", self.id);
+        self.trace("has sent", count);
     }
 
-    /// The kernel has taken this many bytes, at this time.
-    pub(crate) fn has_written(&self, count: usize, when: Instant) {
-        let when = when.saturating_duration_since(self.opened).as_nanos();
-        self.last_write.store(when as u64, Ordering::Relaxed);
+    /// The kernel has taken this many bytes.
+    pub(crate) fn has_written(&self, count: usize) {
         self.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
-        log::trace!("#{} was sent {count} bytes", self.id);
+        self.trace("was sent", count);
     }
 
-    /// When something was last written, by whichever thread; at first, when it was opened.
-    pub(crate) fn last_write(&self) -> Instant {
-        self.opened + Duration::from_nanos(self.last_write.load(Ordering::Relaxed))
+    /// Logs a piece, out of the way: what is to be logged takes a good part of a stack frame, logged or not.
+    fn trace(&self, what: &str, count: usize) {
+        #[cold]
+        fn log(id: u64, what: &str, count: usize) {
+            log::trace!("#{id} {what} {count} bytes");
+        }
+        if log::max_level() == log::LevelFilter::Trace {
+            log(self.id, what, count);
+        }
+    }
+
+    /// Something was written just now, by another thread than the one that reads.
+    pub(crate) fn was_spoken_to(&self) {
+        self.spoken_to.store(self.opened.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// When another thread than the one that reads wrote last; at first, when it was opened.
+    pub(crate) fn last_spoken_to(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.spoken_to.load(Ordering::Relaxed))
     }
 
     pub(crate) fn note(&self, what: Seen) {

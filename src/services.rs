@@ -30,7 +30,8 @@ pub fn reply(prefix: &str) -> impl Fn(Socket) -> io::Result<()> + Send + Sync + 
 fn reply_to(mut socket: Socket, prefix: &[u8]) -> io::Result<()> {
     // The prefix stands before the piece for good, so that an answer is one slice, and one system call.
     let start = prefix.len();
-    let mut buffer = Buffer::beginning_with(prefix);
+    let mut buffer = Buffer::EMPTY;
+    buffer.begin_with(prefix);
     let mut held = 0;
     loop {
         let bytes = buffer.bytes();
@@ -61,7 +62,7 @@ fn reply_to(mut socket: Socket, prefix: &[u8]) -> io::Result<()> {
 
 /// Sends every piece back as it came (RFC 862), and holds nothing.
 pub fn echo(mut socket: Socket) -> io::Result<()> {
-    let mut buffer = Buffer::beginning_with(&[]);
+    let mut buffer = Buffer::EMPTY;
     loop {
         let bytes = buffer.bytes();
         let count = socket.read(bytes)?;
@@ -75,23 +76,25 @@ pub fn echo(mut socket: Socket) -> io::Result<()> {
 
 /// A buffer for pieces. It is small at first, and then on the stack, of which a thread that waits has some at hand
 /// anyway: with a hundred busy connections, another page for each costs 2 % of a message.
+#[repr(C)]
 struct Buffer {
-    small: [u8; FIRST_PIECE],
-    /// In its place, when it was too small.
-    large: Vec<u8>,
     /// How much of it stands before every piece.
     start: usize,
+    /// In place of the small one, when it was too small.
+    large: Vec<u8>,
+    small: [u8; FIRST_PIECE],
 }
 
 impl Buffer {
-    /// An empty one, but for what stands before every piece.
-    fn beginning_with(prefix: &[u8]) -> Buffer {
-        let mut buffer = Buffer { small: [0; FIRST_PIECE], large: Vec::new(), start: prefix.len() };
+    const EMPTY: Buffer = Buffer { start: 0, large: Vec::new(), small: [0; FIRST_PIECE] };
+
+    /// Puts in what stands before every piece.
+    fn begin_with(&mut self, prefix: &[u8]) {
+        self.start = prefix.len();
         if prefix.len() > FIRST_PIECE / 2 {
-            buffer.large.resize(prefix.len() + FIRST_PIECE, 0);
+            self.large.resize(prefix.len() + FIRST_PIECE, 0);
         }
-        buffer.bytes()[..prefix.len()].copy_from_slice(prefix);
-        buffer
+        self.bytes()[..prefix.len()].copy_from_slice(prefix);
     }
 
     fn bytes(&mut self) -> &mut [u8] {

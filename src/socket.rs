@@ -13,7 +13,7 @@ use crate::connection::{Connection, Seen, State};
 use crate::deadline::{Deadline, REARM, Timeouts, arm, left};
 use crate::farewell;
 use crate::stream::Stream;
-use crate::writer::Writer;
+use crate::writer::{Answers, Writer};
 
 /// What becomes of a message that is not complete when the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,17 +54,19 @@ pub enum OnStop {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Socket {
     connection: Arc<Connection>,
-    timeouts: Timeouts,
+    idle_limit: Option<Duration>,
     /// What the kernel's time-out is set to now, so that it is not set again for nothing: a `setsockopt` for
     /// each message costs 7 %.
     armed_read: Option<Duration>,
-    writer: Writer,
     /// When the message that is being read began, and what a stop does to it.
     message: Option<(Instant, OnStop)>,
+    message_limit: Option<Duration>,
     /// Once the server is stopping: how much of what had arrived by then is still to be read.
     last_call: Option<usize>,
+    answers: Answers,
 }
 
 impl Socket {
@@ -75,8 +77,9 @@ impl Socket {
 
     /// A socket on a connection that others can see.
     pub fn on(connection: Arc<Connection>, timeouts: Timeouts) -> Socket {
-        let writer = Writer::on(Arc::clone(&connection), timeouts.write);
-        Socket { connection, timeouts, armed_read: None, writer, message: None, last_call: None }
+        let Timeouts { idle: idle_limit, message: message_limit, write } = timeouts;
+        let answers = Answers::within(write);
+        Socket { connection, idle_limit, message_limit, armed_read: None, answers, message: None, last_call: None }
     }
 
     /// What is known of this connection.
@@ -96,18 +99,18 @@ impl Socket {
     /// Whoever writes keeps the connection from being idle, also when nobody is there any more to read it. So from now
     /// on the idle deadline is also the kernel's, for what it has sent and nobody has acknowledged.
     pub fn writer(&self) -> Writer {
-        if let Some(limit) = self.timeouts.idle {
+        if let Some(limit) = self.idle_limit {
             // It fails only when the connection is gone already.
             let _ = self.connection.stream().give_up_unacknowledged_after(limit);
         }
-        Writer::on(Arc::clone(&self.connection), self.timeouts.write)
+        Writer::on(Arc::clone(&self.connection), self.answers.limit)
     }
 
     /// From now on, these deadlines count: the conversation has come to another part. For a
     /// [`writer`](Socket::writer) that was made before, nothing changes.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts = timeouts;
-        self.writer.set_limit(timeouts.write);
+        let Timeouts { idle, message, write } = timeouts;
+        (self.idle_limit, self.message_limit, self.answers.limit) = (idle, message, write);
     }
 
     /// A message has begun: from now on its deadline counts, not the idle one. Said again before
@@ -161,20 +164,63 @@ impl Socket {
 
     /// What is left of the deadline that counts now, for a read that began at `began`; `None` is just now.
     fn time_to_read(&self, began: Option<Instant>) -> Result<Option<Duration>, Deadline> {
-        if let (Some((message_began, _)), Some(limit)) = (self.message, self.timeouts.message) {
+        if let (Some((message_began, _)), Some(limit)) = (self.message, self.message_limit) {
             return left(limit, message_began.elapsed()).ok_or(Deadline::Message(limit)).map(Some);
         }
-        let Some(limit) = self.timeouts.idle else { return Ok(None) };
+        let Some(limit) = self.idle_limit else { return Ok(None) };
         let silent_for = match began {
             // Another thread may be writing to this connection: that is not silence either.
-            Some(began) => began.max(self.connection.last_write()).elapsed(),
+            Some(began) => began.max(self.connection.last_spoken_to()).elapsed(),
             None => Duration::ZERO,
         };
         left(limit, silent_for).ok_or(Deadline::Idle(limit)).map(Some)
     }
 
+    /// Lends the kernel what is left of the deadline that counts now, for a read that began at `began`; `None` is just now.
+    #[cold]
+    fn arm(&mut self, began: Option<Instant>) -> io::Result<()> {
+        let left = self.time_to_read(began)?;
+        arm(&mut self.armed_read, left, |timeout| self.connection.stream().set_read_timeout(timeout))
+    }
+
+    /// What it means that a read has brought nothing: the end of the input, or an error, or that it is to be tried again.
+    #[cold]
+    fn is_the_end(&mut self, result: io::Result<usize>, began: &mut Option<Instant>) -> io::Result<bool> {
+        let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
+        match result {
+            // Perhaps not the client's end, but the stop's wake-up.
+            Ok(_) if may_stop && self.connection.is_stopping() => Ok(false),
+            // The wake-up reached us in the middle of a message whose first part came at the same
+            // instant. The end that we read is our own; the client's bytes still come. A reading end that
+            // is shut cannot be waited for, and its end cannot be told from the client's: so we look again
+            // and again, but not for long.
+            Ok(_) if self.connection.has_seen(Seen::ReadShut) && !self.connection.was_cut() => {
+                thread::sleep(Duration::from_millis(5));
+                Ok(began.get_or_insert_with(Instant::now).elapsed() > farewell::PATIENCE)
+            }
+            Ok(_) if self.connection.take(Seen::UnheardReset) => Err(io::ErrorKind::ConnectionReset.into()),
+            Ok(_) if self.connection.take(Seen::UnheardSilence) => Err(Errno::TIMEDOUT.into()),
+            Ok(_) => {
+                self.has_read(0);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                began.get_or_insert_with(Instant::now);
+                Ok(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let waited = self.armed_read.unwrap_or_default();
+                began.get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
+                self.armed_read = REARM;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads what had arrived when the server began to stop, and nothing that comes later: a client that
     /// never pauses would keep the server from ever ending.
+    #[cold]
     fn read_what_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let waiting = self.waiting_at_last_call()?.min(buffer.len());
         if waiting == 0 {
@@ -187,6 +233,7 @@ impl Socket {
     }
 
     /// What is left of the bytes that were there when the stop was first noticed.
+    #[cold]
     fn waiting_at_last_call(&mut self) -> io::Result<usize> {
         let waiting = match self.last_call {
             Some(waiting) => waiting,
@@ -198,7 +245,10 @@ impl Socket {
 
     fn has_read(&mut self, count: usize) {
         self.connection.has_read(count);
-        if let Some(waiting) = &mut self.last_call {
+        // Before the server stops there is none: this saves a look at it.
+        if self.connection.is_stopping()
+            && let Some(waiting) = &mut self.last_call
+        {
             *waiting = waiting.saturating_sub(count);
         }
     }
@@ -225,38 +275,20 @@ impl Read for Socket {
                 }
                 self.waiting_at_last_call()?;
             }
-            let left = self.time_to_read(began)?;
-            arm(&mut self.armed_read, left, |timeout| self.connection.stream().set_read_timeout(timeout))?;
+            let is_armed = self.armed_read == self.idle_limit && self.message.is_none() && began.is_none();
+            if !is_armed {
+                self.arm(began)?;
+            }
             match self.connection.stream().read(buffer) {
-                // Perhaps not the client's end, but the stop's wake-up.
-                Ok(0) if may_stop && self.connection.is_stopping() => {}
-                // The wake-up reached us in the middle of a message whose first part came at the same
-                // instant. The end that we read is our own; the client's bytes still come. A reading end that
-                // is shut cannot be waited for, and its end cannot be told from the client's: so we look again
-                // and again, but not for long.
-                Ok(0) if self.connection.has_seen(Seen::ReadShut) && !self.connection.was_cut() => {
-                    thread::sleep(Duration::from_millis(5));
-                    if began.get_or_insert_with(Instant::now).elapsed() > farewell::PATIENCE {
-                        return Ok(0);
-                    }
-                }
-                Ok(0) if self.connection.take(Seen::UnheardReset) => {
-                    return Err(io::ErrorKind::ConnectionReset.into());
-                }
-                Ok(0) if self.connection.take(Seen::UnheardSilence) => return Err(Errno::TIMEDOUT.into()),
-                Ok(count) => {
+                Ok(count) if count > 0 => {
                     self.has_read(count);
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    began.get_or_insert_with(Instant::now);
+                result => {
+                    if self.is_the_end(result, &mut began)? {
+                        return Ok(0);
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let waited = self.armed_read.unwrap_or_default();
-                    began.get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
-                    self.armed_read = REARM;
-                }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -265,12 +297,12 @@ impl Read for Socket {
 impl Write for Socket {
     /// Writes what the kernel takes at once, or waits for room until the write deadline.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        self.answers.write(&self.connection, bytes)
     }
 
     /// Writes an answer as a whole under one deadline, as [`Writer`] does.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.writer.write_all(bytes)
+        self.answers.write_all(&self.connection, bytes)
     }
 
     /// Nothing to do: nothing is held back.

@@ -6,9 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::addr::Addr;
+
+/// A connection that is gone is an error to whoever writes, not a signal. (Where the flag is not known, it is an error
+/// because Rust's programs ignore that signal.)
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(target_os = "linux"))]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// A connected socket, as the kernel gives it: nothing but bytes, no deadlines yet.
 ///
@@ -155,6 +163,14 @@ impl Stream {
         }
     }
 
+    /// Writes what the kernel has room for now, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is no room at all; else as a blocking write.
+    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self, bytes, NO_SIGNAL | SendFlags::DONTWAIT)?)
+    }
+
     /// How many bytes have arrived and can be read without waiting (`FIONREAD`).
     ///
     /// # Errors
@@ -164,21 +180,17 @@ impl Stream {
     }
 }
 
+// Not through the standard library, which calls the C library's `recv` and `send`: those look, each time, whether somebody
+// cancels the thread, and that costs 2 % of a message, and 4 % with a hundred busy connections.
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).read(buffer),
-            Stream::Unix(stream) => (&*stream).read(buffer),
-        }
+        Ok(rustix::net::recv(self, buffer, RecvFlags::empty())?.0)
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).write(bytes),
-            Stream::Unix(stream) => (&*stream).write(bytes),
-        }
+        Ok(rustix::net::send(self, bytes, NO_SIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

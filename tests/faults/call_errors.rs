@@ -1,5 +1,8 @@
 //! A system call of a conversation fails, and the conversation ends, or does not even notice; the others go on.
 
+use std::io::{ErrorKind, Write};
+use std::thread;
+
 use rustix::process::Signal;
 
 use crate::support::trace::{Trace, can_trace};
@@ -104,9 +107,29 @@ fn a_write_that_fails_on_a_thread_of_its_own_is_known_to_the_one_that_reads() {
 
 #[test]
 fn a_deadline_that_cannot_be_set_ends_its_conversation_alone() {
-    // The worker's second is the one for reading, its third the one for writing.
+    // The worker's second is the one for reading.
     ends_one_conversation("setsockopt:error=ENOBUFS:when=2", 0, "error");
-    ends_one_conversation("setsockopt:error=ENOBUFS:when=3", 0, "error");
+}
+
+#[test]
+fn a_deadline_for_writing_that_cannot_be_set_ends_its_conversation_alone() {
+    // The worker's third, as soon as the kernel has no more room for answers that nobody reads.
+    let options = [&["--service", "echo"], &ONE_WORKER[2..]].concat();
+    let Some((server, trace)) = Trace::of_a_server("setsockopt:error=ENOBUFS:when=3", &options) else { return };
+    let mut first = server.client();
+    let mut asking = first.0.try_clone().unwrap();
+    let asking =
+        thread::spawn(move || std::iter::repeat_with(|| asking.write_all(&[b'x'; 64 * 1024])).find_map(Result::err));
+    server.wait_for_log("#1 ended (error)");
+    let (_, end) = first.rest_and_end();
+    // Whichever of the two comes first is told. After an end, writing would be a broken pipe, and half an answer would
+    // look whole.
+    let errors = [end.err(), asking.join().unwrap()].map(|error| error.map(|error| error.kind()));
+    assert!(errors.contains(&Some(ErrorKind::ConnectionReset)), "{errors:?}");
+    server.client().send("hello").expect("hello");
+    let ended = stop_in_good_order(server, 2);
+    assert!(ended.log.contains("#2 ended (finished)"), "{}", ended.log);
+    assert_eq!(trace.injections().len(), 1, "{}", trace.text());
 }
 
 #[test]
