@@ -138,8 +138,10 @@ fn talks_on(mut socket: Socket) -> io::Result<()> {
 }
 
 /// A handler with a bug.
-fn buggy(_socket: Socket) -> io::Result<()> {
-    panic!("a bug")
+fn buggy(mut socket: Socket) -> io::Result<()> {
+    let count = socket.read(&mut [0; 100])?;
+    narrate::share_row(&["server", "client"]); // The client hears it while this connection ends.
+    panic!("no answer to these {count} bytes")
 }
 
 fn scene() -> io::Result<()> {
@@ -157,7 +159,7 @@ fn scene() -> io::Result<()> {
     reset(answers, &ended)?;
     broken_pipe(start(&stats, talks_on, true)?, &ended)?;
     says_nothing(answers, &ended)?;
-    says_nothing(start(&stats, buggy, true)?, &ended)?;
+    meets_a_bug(start(&stats, buggy, true)?, &ended)?;
 
     info!(target: "server", "a server that closes without a goodbye");
     let mut client = breaks_the_rules(start(&stats, services::lines(PREFIX, LIMIT), false)?, &ended)?;
@@ -223,6 +225,13 @@ fn broken_pipe(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
 fn says_nothing(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
     let mut client = Actor::connect("client", address)?;
     narrate::share_row(&["server", "client"]);
+    client.hear()?;
+    wait_for(ended)
+}
+
+fn meets_a_bug(address: SocketAddr, ended: &Receiver<()>) -> io::Result<()> {
+    let mut client = Actor::connect("client", address)?;
+    client.say("안녕하세요, 서버님!")?;
     client.hear()?;
     wait_for(ended)
 }
