@@ -1,4 +1,5 @@
-// The plain echo server in C: a thread for each connection, blocking reads and writes.
+// The plain echo server in C: a thread for each connection, blocking reads and writes. With -DREAD_TIMEOUT=600, a read
+// waits for so many seconds at most.
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +12,10 @@ static void *serve(void *argument) {
     int client = (int)(long)argument;
     char buffer[64 * 1024];
     ssize_t count;
+#ifdef READ_TIMEOUT
+    struct timeval timeout = {.tv_sec = READ_TIMEOUT};
+    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+#endif
     while ((count = recv(client, buffer, sizeof buffer, 0)) > 0) {
         for (ssize_t sent = 0; sent < count;) {
             ssize_t more = send(client, buffer + sent, count - sent, 0);
