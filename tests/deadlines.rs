@@ -118,7 +118,7 @@ fn a_client_that_says_something_now_and_then_is_kept_beyond_the_idle_deadline() 
     let mut client = server.client();
     client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     while began.elapsed() < Duration::from_millis(2200) {
-        client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+        client.say_hello();
         // A pause, far below the deadline; an end would come here.
         let nothing = client.0.read(&mut [0]);
         assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -205,7 +205,7 @@ fn a_line_without_end_is_refused_in_a_text_that_arrives_and_takes_no_memory() {
         // As many as there are threads ready: what a thread takes for itself is not the line's.
         let mut healthy = [(); 4].map(|()| server.client());
         for one in &mut healthy {
-            one.send("hello\n").expect(format!("{PREFIX}hello\n"));
+            one.say_hello();
         }
         let [.., mut leaves] = healthy;
         assert!(leaves.end().rest().is_empty());

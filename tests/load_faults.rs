@@ -6,7 +6,6 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,7 +16,7 @@ use serde_json::Value;
 use socket2::SockRef;
 use support::load::{echo, fails, load, measure, number, refuses, server};
 use support::port::Port;
-use support::{PREFIX, Server, run, wait_until};
+use support::{PREFIX, Server, after, run, wait_until};
 
 #[test]
 fn one_wrong_byte_is_noticed_and_its_place_is_said() {
@@ -250,9 +249,7 @@ fn wrong_usage_is_one_line_and_status_2() {
 #[test]
 fn more_connections_than_descriptors_are_refused_and_the_limit_is_named() {
     let server = Server::start(&["--service", "echo"]);
-    let program = load();
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg("ulimit -n 100; exec \"$0\" \"$@\"").arg(program.get_program());
+    let mut shell = after("ulimit -n 100", load().get_program());
     shell.args(["--addr", server.address(), "--connections", "100"]);
     let (status, output, errors) = run(&mut shell, b"");
     assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");

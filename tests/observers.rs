@@ -21,13 +21,9 @@ fn observed(observer: impl Fn(&Event) + Send + 'static) -> Kit {
     Kit::on(server.unwrap(), services::lines(PREFIX, 1000))
 }
 
-fn is_served(client: &mut Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
-}
-
 /// A whole conversation, to the clean end.
 fn comes_and_goes(mut client: Client) {
-    is_served(&mut client);
+    client.say_hello();
     assert!(client.end().rest().is_empty());
 }
 
@@ -69,7 +65,7 @@ fn clients_come(server: &Kit, for_at_least: Duration) -> Noticed {
     let mut noticed = Noticed { clients: 0, gap: Duration::ZERO, own_gap: Duration::ZERO, grown: 0 };
     while noticed.clients < FEW || began.elapsed() < for_at_least {
         let mut client = server.client();
-        is_served(&mut client);
+        client.say_hello();
         // A thousand a second, ended in good order, would leave no port to come from.
         client.reset();
         let gap = last.elapsed();
@@ -182,7 +178,7 @@ fn an_observer_that_panics_holds_up_nobody_and_the_counting_goes_on() {
         comes_and_goes(server.client());
     }
     let mut stays = server.client();
-    is_served(&mut stays);
+    stays.say_hello();
     let snapshot = wait_until("all is counted", || {
         let snapshot = server.handle().snapshot();
         (ended(&snapshot) + snapshot.events_dropped >= 100).then_some(snapshot)

@@ -6,7 +6,7 @@ mod support;
 use std::net::TcpListener;
 use std::process::Command;
 
-use support::{PREFIX, Server, program, run};
+use support::{Server, after, program, run};
 
 /// Runs the server with options that it must refuse: in one line on standard error that contains all of
 /// these texts, and with status 2.
@@ -25,9 +25,8 @@ fn is_refused_by(command: &mut Command, texts: &[&str]) {
 
 /// The server, in a shell that has lowered its limit of descriptors for good.
 fn with_descriptors(number: usize) -> Command {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit -n {number}; exec \"$0\" \"$@\"")).arg(program().get_program());
-    shell.arg("--no-page").env_remove("RUST_LOG");
+    let mut shell = after(&format!("ulimit -n {number}"), program().get_program());
+    shell.arg("--no-page");
     shell
 }
 
@@ -150,7 +149,7 @@ fn where_the_default_is_too_many_it_is_lowered_and_the_log_says_so() {
     // As many as it says, and whoever comes then is told.
     let mut clients: Vec<_> = (0..places).map(|_| server.client()).collect();
     for client in &mut clients {
-        client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+        client.say_hello();
     }
     assert!(server.client().rest_as_text().starts_with(&format!("busy: all places are taken ({places} of")));
     drop(clients);

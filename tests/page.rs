@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::web::{FIN, PING, PONG, Site, Ws};
-use support::{BOUND, Client, PREFIX, STOPPING, Server, descriptors, has_program, program, run, threads, wait_until};
+use support::{
+    BOUND, Client, PREFIX, STOPPING, Server, after, descriptors, has_program, program, run, threads, wait_until,
+};
 
 const FIELDS: [&str; 13] = [
     "accepted",
@@ -59,9 +61,10 @@ fn told_that(viewer: &mut Ws, is_so: impl Fn(&Value) -> bool) -> Value {
 fn the_numbers_are_those_of_the_server_under_exactly_these_names() {
     let site = Site::start(&["--service", "lines"]);
     let mut stays = site.server.client();
-    stays.send("hello\n").expect(format!("{PREFIX}hello\n"));
+    stays.say_hello();
     let mut goes = site.server.client();
-    goes.send("hello\n").expect(format!("{PREFIX}hello\n")).end();
+    goes.say_hello();
+    goes.end();
     assert!(goes.rest().is_empty());
     let mut resets = site.server.client();
     resets.send("half");
@@ -302,16 +305,15 @@ fn a_page_that_is_asked_for_and_cannot_be_had_is_an_error() {
 
 #[test]
 fn a_machine_without_room_for_the_page_is_served_without_it() {
-    let with_few_descriptors = |options: &str| {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit -n 250; exec \"$0\" --listen 127.0.0.1:0 {options}"));
-        shell.arg(program().get_program()).env_remove("RUST_LOG");
+    let with_few_descriptors = |options: &[&str]| {
+        let mut shell = after("ulimit -n 250", program().get_program());
+        shell.args(["--listen", "127.0.0.1:0"]).args(options);
         shell
     };
-    let server = Server::from_command(&mut with_few_descriptors(""));
+    let server = Server::from_command(&mut with_few_descriptors(&[]));
     server.wait_for_log("no live page: this machine's limits leave no room for it");
     assert!(server.stop().status.success());
-    let (status, _, errors) = run(&mut with_few_descriptors("--page 127.0.0.1:0"), b"");
+    let (status, _, errors) = run(&mut with_few_descriptors(&["--page", "127.0.0.1:0"]), b"");
     assert_eq!(status.code(), Some(2));
     assert!(errors.contains("the live page: this machine's limits"), "{errors}");
 }

@@ -14,22 +14,23 @@ use support::{BOUND, Client, PREFIX, Server, cpu_time, has_ipv6, is_standing_sti
 
 /// A text that a client is sent instead of an answer: one line, then a clean end.
 fn told(client: &mut Client) -> String {
-    let text = client.rest_as_text();
+    one_line(client.rest_as_text())
+}
+
+fn one_line(text: String) -> String {
     assert_eq!(text.find('\n'), Some(text.len() - 1), "not one line: {text:?}");
     text
 }
 
-/// One line in full: the first bytes tell an answer from a refusal.
+/// Whether it is answered this line, or is told that there is no place for it.
 fn is_served(client: &mut Client, line: &str) -> bool {
-    let answer = format!("{PREFIX}{line}");
-    let first = client.read(5);
-    if first == b"busy:" {
-        assert!(told(client).contains("try again later"));
-        return false;
+    match client.hear(line) {
+        Ok(()) => true,
+        Err(told) => {
+            assert!(one_line(told).contains("try again later"));
+            false
+        }
     }
-    let rest = client.read(answer.len() - 5);
-    assert_eq!(String::from_utf8([first, rest].concat()).unwrap(), answer);
-    true
 }
 
 fn send_hello(clients: &mut [Client]) {

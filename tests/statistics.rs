@@ -52,13 +52,9 @@ impl Running {
     }
 }
 
-fn is_served(client: &mut Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
-}
-
 /// A whole conversation, to the clean end.
 fn comes_and_goes(mut client: Client) {
-    is_served(&mut client);
+    client.say_hello();
     assert!(client.end().rest().is_empty());
 }
 
@@ -119,7 +115,7 @@ fn whoever_is_turned_away_is_told_with_the_text() {
     let config = Config { max_connections: 1, ..Config::default() };
     let (server, events) = Running::observed(config);
     let mut held = server.client();
-    is_served(&mut held);
+    held.say_hello();
     assert!(matches!(events.recv_timeout(BOUND).unwrap(), Event::Connected { id: 1, .. }));
     let mut client = server.client();
     let told = client.rest_as_text();
@@ -138,7 +134,7 @@ fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     // One after another, so that their numbers are in order.
     for client in &mut clients {
-        is_served(client);
+        client.say_hello();
     }
     clients[2].send("half a line");
     let rows = |snapshot: &Snapshot| {

@@ -18,7 +18,7 @@ fn a_silent_client_is_sent_home_and_a_message_that_has_begun_is_answered() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let mut server = started();
         let (mut silent, mut busy) = (server.client(), server.client());
-        silent.send("hello\n").expect(format!("{PREFIX}hello\n"));
+        silent.say_hello();
         busy.send("hello\nhalf ").expect(format!("{PREFIX}hello\n"));
         server.signal(signal);
         assert!(silent.rest().is_empty());

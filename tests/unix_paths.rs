@@ -9,14 +9,14 @@ use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
 use rustix::process::Signal;
 use socket_steps::addr::Addr;
 use socket_steps::listener::Listener;
-use support::{BOUND, PREFIX, Server, program, run, wait_until};
+use support::{BOUND, PREFIX, Server, after, program, run, wait_until};
 use tempfile::TempDir;
 
 /// A folder of its own, and a path in it.
@@ -179,8 +179,7 @@ fn whenever_it_can_be_connected_to_only_its_owner_can() {
     let (_folder, path) = folder();
     for round in 0..30 {
         // Nothing but the server itself takes rights away.
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(program().get_program());
+        let mut shell = after("umask 0", program().get_program());
         shell.args(["--no-page", "--listen", &address(&path)]);
         // Looks without a pause: the moment to look at is the first.
         let watcher = path.clone();

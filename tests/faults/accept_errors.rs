@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
+use crate::support::Server;
 use crate::support::figures::{figure, full, skipped};
 use crate::support::trace::Trace;
-use crate::support::{Client, PREFIX, Server};
 
 /// A client is answered this soon after the trouble: a pause is a second at most.
 const SOON: Duration = Duration::from_millis(1100);
@@ -45,10 +45,6 @@ fn failing(error: &str, when: &str) -> Option<(Server, Trace)> {
     failing
 }
 
-fn serve(mut client: Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
-}
-
 /// One line a second at most, and one to begin with.
 fn assert_complaints(log: &str, complaint: &str, elapsed: Duration) {
     let count = log.matches(complaint).count();
@@ -66,7 +62,7 @@ fn an_error_about_one_client_holds_up_no_other() {
         let began = Instant::now();
         for _ in 0..CLIENTS {
             let connecting = Instant::now();
-            serve(server.client());
+            server.client().say_hello();
             worst = worst.max(connecting.elapsed());
         }
         let elapsed = began.elapsed();
@@ -92,13 +88,13 @@ fn an_error_about_the_machine_is_waited_out_and_the_next_client_is_answered_soon
     for (name, errno) in ABOUT_THE_MACHINE {
         let Some((server, trace)) = failing(name, &format!("1..{errors}")) else { return };
         let began = Instant::now();
-        serve(server.client());
+        server.client().say_hello();
         let answered = SystemTime::now();
         let injections = trace.wait_for_injections(errors);
         worst = worst.max(answered.duration_since(injections[errors - 1]).unwrap());
         let elapsed = began.elapsed();
 
-        serve(server.client());
+        server.client().say_hello();
         let ended = server.stop();
         assert!(ended.status.success(), "{name}: {ended:?}");
         assert_eq!((ended.accounts.of("accepted"), ended.accounts.of("served")), (2, 2), "{name}");
@@ -119,7 +115,7 @@ fn a_client_for_whom_the_machine_has_nothing_left_is_told_and_the_next_one_is_se
     for (name, _) in ABOUT_THE_MACHINE {
         let Some((server, trace)) = failing(name, "1") else { return };
         assert_eq!(server.client().rest_as_text(), "busy: no descriptors are left, try again later\n", "{name}");
-        serve(server.client());
+        server.client().say_hello();
         let ended = server.stop();
         assert!(ended.status.success(), "{name}: {ended:?}");
         assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (1, 1), "{name}");
@@ -134,7 +130,7 @@ fn an_error_about_the_listener_ends_the_server_which_says_so_and_lets_its_client
         let address = server.address().to_owned();
         // The first call brings a client, the second brings nobody.
         let mut first = server.client();
-        first.send("hello\n").expect(format!("{PREFIX}hello\n"));
+        first.say_hello();
         let second = server.client();
         assert_eq!(first.rest_as_text(), "", "{name}");
         drop(second);

@@ -12,10 +12,6 @@ use crate::support::{Client, Ended, PREFIX, Server, is_standing_still, program, 
 const ONE_WORKER: [&str; 8] =
     ["--service", "lines", "--min-workers", "1", "--max-connections", "1", "--when-full", "wait"];
 
-fn serve(client: &mut Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
-}
-
 fn stop_in_good_order(server: Server, served: u64) -> Ended {
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
@@ -28,7 +24,7 @@ fn stop_in_good_order(server: Server, served: u64) -> Ended {
 fn ends_one_conversation(fault: &str, answers: usize, reason: &str) {
     let Some((server, trace)) = Trace::of_a_server(fault, &ONE_WORKER) else { return };
     let mut first = server.client();
-    (0..answers).for_each(|_| serve(&mut first));
+    (0..answers).for_each(|_| first.say_hello());
     if answers == 0 {
         first.send("hello\n");
     }
@@ -37,7 +33,7 @@ fn ends_one_conversation(fault: &str, answers: usize, reason: &str) {
     let (came, _) = first.rest_and_end();
     assert_eq!(String::from_utf8_lossy(&came), "", "{fault}: half an answer");
     drop(first);
-    serve(&mut server.client());
+    server.client().say_hello();
     let ended = stop_in_good_order(server, 2);
     assert!(ended.log.contains(&format!("#1 ended ({reason})")), "{fault}: {}", ended.log);
     assert!(!trace.injections().is_empty(), "{fault}: {}", trace.text());
@@ -147,7 +143,7 @@ fn a_call_that_is_interrupted_or_comes_back_early_is_made_again() {
         let Some((server, trace)) = Trace::of_a_server(&format!("{fault}:when=1+2"), &ONE_WORKER) else { return };
         for _ in 0..2 {
             let mut client = server.client();
-            (0..MESSAGES).for_each(|_| serve(&mut client));
+            (0..MESSAGES).for_each(|_| client.say_hello());
             assert_eq!(client.end().rest_as_text(), "", "{fault}");
         }
         let ended = stop_in_good_order(server, 2);
@@ -180,7 +176,7 @@ fn a_client_that_was_reset_before_accept_is_known_by_the_address_that_accept_gav
     server.signal(Signal::CONT);
     server.wait_for_log(&format!("#1 {address} connected"));
     assert!(server.wait_for_log("#1 ended").contains("(reset)"));
-    serve(&mut server.client());
+    server.client().say_hello();
     stop_in_good_order(server, 2);
     // Asked again, the kernel would not know it any more; so nobody asks.
     assert_eq!(trace.injections().len(), 0, "{}", trace.text());
@@ -197,22 +193,19 @@ fn a_client_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_bac
     let (mut held, mut told) = (Vec::new(), 0);
     while told < FAILURES {
         let mut client = server.client();
-        client.send("hello\n");
-        // A prefix and a refusal both have five bytes.
-        if client.read(5) == b"busy:" {
-            assert_eq!(client.rest_as_text(), " no thread could be started, try again later\n");
+        if let Err(busy) = client.send("hello\n").hear("hello\n") {
+            assert_eq!(busy, "busy: no thread could be started, try again later\n");
             told += 1;
         } else {
-            client.read(PREFIX.len() + 1);
             held.push(client);
         }
     }
     for _ in 0..3 {
         let mut client = server.client();
-        serve(&mut client);
+        client.say_hello();
         held.push(client);
     }
-    held.iter_mut().for_each(serve);
+    held.iter_mut().for_each(Client::say_hello);
     let served = held.len() as u64;
     drop(held);
     let ended = stop_in_good_order(server, served);

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use crate::support::figures::{figure, full};
-use crate::support::{Client, PREFIX, Server, descriptors, program, wait_until};
+use crate::support::{Client, PREFIX, Server, after, descriptors, program, wait_until};
 
 /// How many clients each thread of the flood has at once: together more than the server sees out politely.
 const AT_ONCE: usize = 128;
@@ -65,8 +64,7 @@ fn flood(number: u8, address: SocketAddr, rounds: usize) -> BTreeMap<Fate, usize
 #[test]
 fn whoever_is_told_and_never_leaves_keeps_a_descriptor_for_a_second_at_most() {
     // Of 600 descriptors, a quarter is for those who leave.
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 600 && exec \"$0\" \"$@\""]).arg(program().get_program()).env_remove("RUST_LOG");
+    let mut shell = after("ulimit -n 600", program().get_program());
     shell.args(["--no-page", "--listen", "127.0.0.1:0", "--service", "lines", "--max-connections", "1"]);
     let server = Server::from_command(&mut shell);
     let mut held = server.client();

@@ -101,7 +101,7 @@ fn in_no_profile_does_a_panic_end_the_whole_program() {
 fn a_stop_is_heard_while_accepting_pauses() {
     let server = Server::start(&["--service", "lines", "--drain", "60s"]);
     let mut first = server.client();
-    first.send("hello\n").expect(format!("{PREFIX}hello\n"));
+    first.say_hello();
     crate::support::limit_descriptors(&server, Some(3));
     let _waiting: Vec<_> = (0..20).map(|_| server.client()).collect();
     // So many tries that the pause between them is one of a second.

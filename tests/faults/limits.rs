@@ -2,14 +2,13 @@
 //! its control group, or of processes that its user may have. (That descriptors run out is in `tests/descriptors.rs`.)
 
 use std::fs;
-use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 
-use crate::support::{Client, PREFIX, Server, has_program, program, wait_until};
+use crate::control_group::ControlGroup;
+use crate::support::{Client, Server, has_program, program, wait_until};
 
 /// How many clients come while no thread can be started.
 const NEWCOMERS: usize = 20;
@@ -20,37 +19,30 @@ fn start(command: &mut Command) -> Server {
     Server::from_command(command.args(OPTIONS))
 }
 
-fn serve(client: &mut Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
-}
-
 const TOLD: &str = "busy: no thread could be started, try again later\n";
 
 /// While the limit is there, those who have a thread are served, and newcomers are told; once it is lifted, everyone is
 /// served again.
 fn is_survived(server: Server, limit: impl FnOnce(&Server), lift: impl FnOnce(&Server)) {
     let mut held = vec![server.client(), server.client()];
-    held.iter_mut().for_each(serve);
+    held.iter_mut().for_each(Client::say_hello);
     limit(&server);
     let mut told = 0;
     while told < NEWCOMERS {
         let mut newcomer = server.client();
-        newcomer.send("hello\n");
-        // A refusal and a prefix both have five bytes.
-        if newcomer.read(5) == TOLD.as_bytes()[..5] {
-            assert_eq!(newcomer.rest_as_text(), TOLD[5..]);
+        if let Err(busy) = newcomer.send("hello\n").hear("hello\n") {
+            assert_eq!(busy, TOLD);
             told += 1;
         } else {
             // A thread more had been started: the others were not there yet when somebody came.
-            newcomer.read(format!("{PREFIX}hello\n").len() - 5);
             held.push(newcomer);
             assert!(held.len() <= 4, "threads can be started");
         }
-        held.iter_mut().for_each(serve);
+        held.iter_mut().for_each(Client::say_hello);
     }
     lift(&server);
     let mut more: Vec<Client> = (0..NEWCOMERS).map(|_| server.client()).collect();
-    more.iter_mut().chain(&mut held).for_each(serve);
+    more.iter_mut().chain(&mut held).for_each(Client::say_hello);
     let served = (held.len() + more.len()) as u64;
     drop((held, more));
     let ended = server.stop();
@@ -117,43 +109,10 @@ fn without_a_process_more_for_its_user_newcomers_are_told() {
     is_survived(start(&mut as_nobody(program())), |server| prlimit(server, "1"), |server| prlimit(server, &usual));
 }
 
-/// A control group of our own, with a limit of threads. Removed when dropped, which is possible once it is empty.
-struct Group(PathBuf);
-
-impl Group {
-    fn new() -> Result<Group, String> {
-        // Version 1 has a hierarchy for each controller, version 2 one for all, and there it may be switched off.
-        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
-        let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
-        let root = root.ok_or("there are no control groups here")?;
-        let path = root.join(format!("socket-steps-test-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| format!("cannot make a control group: {error}"))?;
-        let group = Group(path);
-        match group.0.join("pids.max").exists() {
-            true => Ok(group),
-            false => Err("control groups have no limit of threads here".to_owned()),
-        }
-    }
-
-    fn write(&self, file: &str, value: impl ToString) -> io::Result<()> {
-        fs::write(self.0.join(file), value.to_string())
-    }
-
-    fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.0.join(file)).unwrap()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        wait_until("the control group is empty", || fs::remove_dir(&self.0).ok());
-    }
-}
-
 #[test]
 fn without_a_thread_more_for_its_control_group_newcomers_are_told() {
     // Outlives the server, however this test ends.
-    let group = match Group::new() {
+    let group = match ControlGroup::new("limits") {
         Ok(group) => group,
         Err(why) => return eprintln!("SKIPPED: {why}"),
     };

@@ -5,6 +5,7 @@ mod accept_errors;
 mod call_errors;
 mod catalogue;
 mod clocks;
+mod control_group;
 mod corpus;
 mod crowd;
 mod cut_short;

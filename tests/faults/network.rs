@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::machines::{Cable, PEER, SERVER};
 use crate::support::figures::{figure, full, skipped};
 use crate::support::kit::Kit;
-use crate::support::{BOUND, Client, PREFIX, Server, has_ipv6, run, wait_until};
+use crate::support::{BOUND, Client, Server, has_ipv6, run, wait_until};
 
 /// Two machines, if this one can be two; if not, says why not.
 fn cable() -> Option<Cable> {
@@ -23,10 +23,6 @@ fn cable() -> Option<Cable> {
         skipped("B17", why);
     };
     Cable::new().map_err(say).ok()
-}
-
-fn serve(client: &mut Client) {
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
 }
 
 /// Whether for this client's kernel everything is as it was: no end has come, and no error.
@@ -55,7 +51,7 @@ fn a_peer_that_vanishes_while_it_is_silent_is_found_at_the_idle_deadline() {
     let address = server.socket_addr();
     let mut client = cable.client.run(|| Client::connect(address));
     let asked = Instant::now();
-    serve(&mut client);
+    client.say_hello();
     cable.cut();
     let vanished = Instant::now();
     server.wait_for_log("#1 ended (idle)");
@@ -235,8 +231,8 @@ fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     }
     let server = Server::start(&["--service", "lines"]);
     let (mut first, mut second) = (server.client(), server.client());
-    serve(&mut first);
-    serve(&mut second);
+    first.say_hello();
+    second.say_hello();
     // This one, and no other.
     let client = first.0.local_addr().unwrap();
     let mut ss = Command::new("ss");
@@ -248,7 +244,7 @@ fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     }
     assert!(server.wait_for_log("ended (reset)").contains("#1 "));
     assert_eq!(first.rest_and_end().1.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    serve(&mut second);
+    second.say_hello();
     drop(second);
     assert!(server.stop().status.success());
 }

@@ -1,58 +1,32 @@
 //! A machine that is too small for what is asked of the server: it does not start, and says which limit it was. What
 //! it does start with, it can hold.
 
-use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::Command;
 
 use socket_steps::limits::{self, Limit};
 
+use crate::control_group::ControlGroup;
 use crate::support::figures::{figure, full, skipped};
-use crate::support::{PREFIX, Server, program, run, threads};
+use crate::support::{PREFIX, Server, after, program, run, threads};
 
 /// The user without rights. Only for such a one is there a limit of threads.
 const NOBODY: u32 = 65534;
 
 /// The server, in a shell that does something before it becomes the server.
-fn after(preparation: &str) -> Command {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("{preparation} && exec \"$0\" \"$@\"")).arg(program().get_program());
-    shell.args(["--no-page", "--listen", "127.0.0.1:0"]).env_remove("RUST_LOG");
+fn server_after(preparation: &str) -> Command {
+    let mut shell = after(preparation, program().get_program());
+    shell.args(["--no-page", "--listen", "127.0.0.1:0"]);
     shell
 }
 
 /// Lowers the number of threads that this user may have: called -p by dash, -u by the other shells.
 fn with_threads(number: usize) -> Command {
-    let mut shell = after(&format!("(ulimit -u {number}) 2>&- && ulimit -u {number} || ulimit -p {number}"));
+    let mut shell = server_after(&format!("(ulimit -u {number}) 2>&- && ulimit -u {number} || ulimit -p {number}"));
     if rustix::process::geteuid().is_root() {
         shell.uid(NOBODY);
     }
     shell
-}
-
-/// A control group of this test's own, with room for so many threads. Needs the administrator's rights.
-struct ControlGroup(PathBuf);
-
-impl ControlGroup {
-    fn with_threads(number: usize) -> Option<ControlGroup> {
-        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
-        let group = roots.map(|root| PathBuf::from(root).join(format!("socket-steps-{}", std::process::id())));
-        let group = ControlGroup(group.into_iter().find(|group| fs::create_dir(group).is_ok())?);
-        fs::write(group.0.join("pids.max"), number.to_string()).ok()?;
-        Some(group)
-    }
-
-    /// The server, in this group.
-    fn server(&self) -> Command {
-        after(&format!("echo $$ >'{}'", self.0.join("cgroup.procs").display()))
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
 }
 
 /// One connection more than fit: one line that names the limit and its value, and status 2. No signal, such as
@@ -68,10 +42,10 @@ fn is_refused(mut command: Command, limit: &str, value: usize, fit: usize) {
 #[test]
 fn a_limit_that_leaves_no_room_is_named() {
     let mut named = vec!["descriptors"];
-    is_refused(after("ulimit -n 700"), "the descriptor limit (ulimit -n)", 700, 461);
+    is_refused(server_after("ulimit -n 700"), "the descriptor limit (ulimit -n)", 700, 461);
 
     let tightest = tightest_when_raised();
-    is_refused(after("true"), tightest.name, tightest.value, tightest.connections);
+    is_refused(server_after("true"), tightest.name, tightest.value, tightest.connections);
     if tightest.name.contains("vm.max_map_count") {
         named.push("memory maps");
     }
@@ -83,12 +57,14 @@ fn a_limit_that_leaves_no_room_is_named() {
         skipped("B3", "threads of a user: this program is not to be run by just anybody here");
     }
 
-    match ControlGroup::with_threads(300) {
-        Some(group) => {
-            is_refused(group.server(), "the thread limit of this control group (pids.max)", 300, 268);
+    match ControlGroup::new("too-small") {
+        Ok(group) => {
+            group.write("pids.max", 300).unwrap();
+            let server = server_after(&format!("echo $$ >'{}'", group.file("cgroup.procs").display()));
+            is_refused(server, "the thread limit of this control group (pids.max)", 300, 268);
             named.push("threads of a control group");
         }
-        None => skipped("B3", "threads of a control group: only the administrator makes one"),
+        Err(why) => skipped("B3", format!("threads of a control group: {why}")),
     }
     figure("B3", true, format_args!("too small, named in one line, status 2: {}", named.join(", ")));
 }
@@ -98,8 +74,8 @@ fn a_limit_that_leaves_no_room_is_named() {
 fn as_many_as_are_said_to_fit_do_fit() {
     // At full size: all that this machine can hold, unless it is a giant.
     let (mut command, most) = match full() {
-        true => (after("true"), tightest_when_raised().connections.min(20_000)),
-        false => (after("ulimit -n 700"), 461),
+        true => (server_after("true"), tightest_when_raised().connections.min(20_000)),
+        false => (server_after("ulimit -n 700"), 461),
     };
     let most = most.to_string();
     let server = Server::from_command(command.args(["--max-connections", &most, "--min-workers", &most]));

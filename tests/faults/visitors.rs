@@ -135,7 +135,7 @@ fn resets(town: &Town, _: &mut Random, source: Ipv4Addr) {
 
 fn resets_between(town: &Town, _: &mut Random, source: Ipv4Addr) {
     let mut client = town.client(source);
-    client.send("hello\n").expect(format!("{PREFIX}hello\n"));
+    client.say_hello();
     client.reset();
 }
 

@@ -16,7 +16,7 @@ use proptest::test_runner::TestRunner;
 
 use crate::corpus::{bytes_of, inputs};
 use crate::support::figures::figure;
-use crate::support::{Server, program, run};
+use crate::support::{Server, after, program, run};
 use crate::tries;
 
 const PROGRAMS: [&str; 4] = ["socket-steps", "check", "load", "talk"];
@@ -28,13 +28,7 @@ fn file(name: &str) -> PathBuf {
 
 /// A program with these words, which cannot listen.
 fn command(name: &str, words: &[OsString]) -> Command {
-    let mut command = if name == "socket-steps" {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -n 50; exec \"$0\" \"$@\""]).arg(file(name));
-        shell
-    } else {
-        Command::new(file(name))
-    };
+    let mut command = if name == "socket-steps" { after("ulimit -n 50", file(name)) } else { Command::new(file(name)) };
     command.args(words).env_remove("RUST_LOG");
     command
 }

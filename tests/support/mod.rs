@@ -198,6 +198,14 @@ pub fn program() -> Command {
     command
 }
 
+/// A program, in a shell that does something else before it becomes that program.
+pub fn after(preparation: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{preparation} && exec \"$0\" \"$@\"")).arg(program);
+    shell.env_remove("RUST_LOG");
+    shell
+}
+
 /// Runs a program that must end by itself, with this input; its status, standard output and standard error.
 pub fn run(command: &mut Command, input: &[u8]) -> (ExitStatus, String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -353,6 +361,25 @@ impl Client {
         let came = self.read(text.len());
         assert_eq!(String::from_utf8_lossy(&came), String::from_utf8_lossy(text));
         self
+    }
+
+    /// Says a line to `--service lines`, and gets it back with the prefix.
+    pub fn say_hello(&mut self) {
+        self.send("hello\n").expect(format!("{PREFIX}hello\n"));
+    }
+
+    /// Reads the answer of `--service lines` to this line, or else what it is told instead, to the end: that it is
+    /// `busy: …`.
+    pub fn hear(&mut self, line: &str) -> Result<(), String> {
+        let answer = format!("{PREFIX}{line}");
+        // The prefix, too, has as many bytes.
+        let first = self.read("busy:".len());
+        if first == b"busy:" {
+            return Err(format!("busy:{}", self.rest_as_text()));
+        }
+        let rest = self.read(answer.len() - first.len());
+        assert_eq!(String::from_utf8([first, rest].concat()).unwrap(), answer);
+        Ok(())
     }
 
     /// Everything to the end; an error, such as a reset, is a failure.
