@@ -1,9 +1,12 @@
 //! A machine that is too small for what is asked of the server: it does not start, and says which limit it was. What
 //! it does start with, it can hold.
 
+use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::Command;
 
+use rustix::process::getuid;
 use socket_steps::limits::{self, Limit};
 
 use crate::control_group::ControlGroup;
@@ -20,13 +23,42 @@ fn server_after(preparation: &str) -> Command {
     shell
 }
 
-/// Lowers the number of threads that this user may have: called -p by dash, -u by the other shells.
-fn with_threads(number: usize) -> Command {
+/// The server, as a user who may have so many threads: the limit is called -p by dash, -u by the other shells.
+fn with_threads(user: u32, number: usize) -> Command {
     let mut shell = server_after(&format!("(ulimit -u {number}) 2>&- && ulimit -u {number} || ulimit -p {number}"));
-    if rustix::process::geteuid().is_root() {
-        shell.uid(NOBODY);
+    if user != getuid().as_raw() {
+        shell.uid(user);
     }
     shell
+}
+
+/// How many threads this user has now: the limit is for all of them together.
+fn threads_of(user: u32) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let threads = processes.filter_map(|process| {
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        let number = |name: &str| -> Option<usize> {
+            status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+        };
+        if number("Uid:")? == user as usize { number("Threads:") } else { None }
+    });
+    threads.sum()
+}
+
+/// Puts the files of a control group of version 2, whose parent has room for so many threads, in the place of this
+/// machine's, for one server: a machine has the one version or the other. Needs the administrator's rights.
+fn in_version_2(files: &Path, threads: usize) -> Command {
+    let inner = files.join("groups/outer/inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("pids.max"), "max\n").unwrap();
+    fs::write(files.join("groups/outer/pids.max"), format!("{threads}\n")).unwrap();
+    fs::write(files.join("own"), "0::/outer/inner\n").unwrap();
+    let mounts =
+        format!("cd '{}' && mount --bind groups /sys/fs/cgroup && mount --bind own /proc/$$/cgroup", files.display());
+    let mut command = Command::new("unshare");
+    let shell = server_after(&mounts);
+    command.arg("--mount").arg(shell.get_program()).args(shell.get_args()).env_remove("RUST_LOG");
+    command
 }
 
 /// One connection more than fit: one line that names the limit and its value, and status 2. No signal, such as
@@ -50,8 +82,13 @@ fn a_limit_that_leaves_no_room_is_named() {
         named.push("memory maps");
     }
 
-    if with_threads(400).arg("--help").output().is_ok_and(|help| help.status.success()) {
-        is_refused(with_threads(400), "the thread limit of this user (ulimit -u)", 400, 368);
+    let user = if getuid().is_root() { NOBODY } else { getuid().as_raw() };
+    // What runs beside this has room, too.
+    let most = threads_of(user) + 1000;
+    if tightest.connections < most {
+        skipped("B3", format!("threads of a user: here {tightest}, which is less than {most} threads"));
+    } else if with_threads(user, most).arg("--help").output().is_ok_and(|help| help.status.success()) {
+        is_refused(with_threads(user, most), "the thread limit of this user (ulimit -u)", most, most - 32);
         named.push("threads of a user");
     } else {
         skipped("B3", "threads of a user: this program is not to be run by just anybody here");
@@ -65,6 +102,13 @@ fn a_limit_that_leaves_no_room_is_named() {
             named.push("threads of a control group");
         }
         Err(why) => skipped("B3", format!("threads of a control group: {why}")),
+    }
+    let files = tempfile::tempdir().unwrap();
+    if in_version_2(files.path(), 300).arg("--help").output().is_ok_and(|help| help.status.success()) {
+        is_refused(in_version_2(files.path(), 300), "the thread limit of this control group (pids.max)", 300, 268);
+        named.push("the same in version 2");
+    } else {
+        skipped("B3", "threads of a control group of version 2: only the administrator may mount its files");
     }
     figure("B3", true, format_args!("too small, named in one line, status 2: {}", named.join(", ")));
 }
