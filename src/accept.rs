@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{SendFlags, send};
 
 use crate::addr::Addr;
 use crate::backoff::Backoff;
@@ -294,8 +293,7 @@ where
 /// socket, so it fails only when the client has gone.
 fn send_at_once(stream: &Stream, text: &str) -> bool {
     let line = format!("{text}\n");
-    let sent = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    sent.is_ok_and(|count| count == line.len())
+    stream.write_at_once(line.as_bytes()).is_ok_and(|count| count == line.len())
 }
 
 /// A descriptor to give up when there are no others.

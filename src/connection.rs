@@ -57,7 +57,7 @@ pub(crate) enum Seen {
     UnheardReset = 16,
     /// The handler has let go of its socket.
     Released = 32,
-    /// The server gave up a write that was not complete: its deadline, or the drain's, had passed.
+    /// The server gave up a write that was not complete: its deadline, or the drain's, had passed, or could not be set.
     HalfAnswer = 64,
     /// The kernel has given it up, for nothing was acknowledged, and only a writer was told.
     UnheardSilence = 128,

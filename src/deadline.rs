@@ -90,18 +90,22 @@ pub(crate) fn left(limit: Duration, elapsed: Duration) -> Option<Duration> {
 /// In place of a time-out that is not worth keeping: longer than any, so that the next one replaces it.
 pub(crate) const REARM: Option<Duration> = Some(Duration::MAX);
 
-/// Sets one of the kernel's time-outs, unless it is set short enough already: one that fires early costs
-/// a second look at the clock, which is cheaper than setting it for every message.
+/// Whether a time-out of the kernel's need not be set again: one that fires early costs a second look at the clock,
+/// which is cheaper than setting it for every message.
+pub(crate) fn is_early_enough(armed: Option<Duration>, left: Option<Duration>) -> bool {
+    match (armed, left) {
+        (Some(armed), Some(left)) => armed <= left,
+        (armed, left) => armed == left,
+    }
+}
+
+/// Sets one of the kernel's time-outs, unless it is early enough already.
 pub(crate) fn arm(
     armed: &mut Option<Duration>,
     left: Option<Duration>,
     set: impl FnOnce(Option<Duration>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let early_enough = match (*armed, left) {
-        (Some(armed), Some(left)) => armed <= left,
-        (armed, left) => armed == left,
-    };
-    if !early_enough {
+    if !is_early_enough(*armed, left) {
         set(left)?;
         *armed = left;
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::addr::Addr;
 use crate::connection::{Connection, Seen, State};
-use crate::deadline::{Deadline, REARM, Timeouts, arm, left};
+use crate::deadline::{Deadline, REARM, Timeouts, arm, is_early_enough, left};
 use crate::farewell;
 use crate::stream::Stream;
 use crate::writer::{Answers, Writer};
@@ -212,6 +212,7 @@ impl Socket {
                 began.get_or_insert_with(Instant::now);
                 Ok(false)
             }
+            // The kernel says so when its time-out has passed, and is believed.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let waited = self.armed_read.unwrap_or_default();
                 began.get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
@@ -280,7 +281,8 @@ impl Read for Socket {
                 }
                 self.waiting_at_last_call()?;
             }
-            let is_armed = self.armed_read == self.idle_limit && self.message.is_none() && began.is_none();
+            let is_idle = self.message.is_none() && began.is_none();
+            let is_armed = is_idle && is_early_enough(self.armed_read, self.idle_limit);
             if !is_armed {
                 self.arm(began)?;
             }

@@ -8,6 +8,9 @@ use crate::connection::{Connection, Seen};
 use crate::deadline::{Deadline, REARM, arm, left};
 use crate::stream::Stream;
 
+/// How much is written to a path at once while its reader is slow: see `write_later`.
+const BLOCK: usize = 32 * 1024;
+
 /// Writes to a connection from a thread of its own: see [`Socket::writer`](crate::socket::Socket::writer).
 #[derive(Debug)]
 pub struct Writer {
@@ -34,7 +37,9 @@ impl Write for Writer {
     /// error nobody knows how much has arrived: the only thing left to do is to end the connection.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.answers.write_all(&self.connection, bytes)?;
-        self.connection.was_spoken_to();
+        if !bytes.is_empty() {
+            self.connection.was_spoken_to();
+        }
         Ok(())
     }
 
@@ -84,6 +89,11 @@ impl Answers {
 
     /// Waits for room, within what is left of an answer that began at `began`.
     fn write_later(&mut self, connection: &Connection, bytes: &[u8], began: Instant) -> io::Result<usize> {
+        // On a path, Linux begins its time-out again with each block that it cuts a write into. These are as large.
+        let bytes = match connection.stream() {
+            Stream::Tcp(_) => bytes,
+            Stream::Unix(_) => &bytes[..bytes.len().min(BLOCK)],
+        };
         loop {
             self.arm(connection.stream(), began).inspect_err(|_| connection.note(Seen::HalfAnswer))?;
             let count = taken(connection, connection.stream().write(bytes))?;
@@ -107,6 +117,11 @@ impl Answers {
 /// Writes what the kernel takes at once. For nearly every answer that is all of it: no clock is looked at, no time-out
 /// set.
 fn at_once(connection: &Connection, bytes: &[u8]) -> io::Result<usize> {
+    // Not on Linux, a `send` may wait all the same (macOS does not look at the flag), and without a time-out for ever.
+    // And of nothing at all the kernel might say that the connection is gone.
+    if cfg!(not(target_os = "linux")) || bytes.is_empty() {
+        return Ok(0);
+    }
     taken(connection, connection.stream().write_at_once(bytes))
 }
 

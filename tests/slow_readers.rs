@@ -5,15 +5,18 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket_steps::deadline::Timeouts;
+use socket_steps::addr::Addr;
+use socket_steps::deadline::{Deadline, Timeouts};
 use socket_steps::server::{Config, Server};
 use socket_steps::socket::Socket;
 use socket_steps::stats::{CloseReason, Event};
+use socket_steps::stream::Stream;
 use support::figures::{figure, full};
 use support::kit::Kit;
 use support::{BOUND, Client};
@@ -99,4 +102,26 @@ fn readers_that_stall_or_drain_slowly_are_let_go_at_the_write_deadline_with_no_b
     assert_eq!(kit.handle().snapshot().now, 0, "a place is not free");
     let what = format!("{each} that stall, {each} that drain 8 KiB in 15 ms: each freed at most {latest:.0?} late");
     figure("B11", latest <= LATE, what);
+}
+
+#[test]
+fn on_a_path_too_a_slow_reader_is_let_go_at_the_write_deadline() {
+    const LIMIT: Duration = Duration::from_millis(500);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let timeouts = Timeouts { write: Some(LIMIT), ..Timeouts::default() };
+    let mut socket = Socket::new(Stream::Unix(ours), Addr::Unix(None), timeouts);
+    // At this pace, the whole would take a minute and a half. The kernel's own time-out begins again at every block.
+    let reader = thread::spawn(move || {
+        while theirs.read(&mut [0; 4 * 1024]).is_ok_and(|count| count > 0) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    for answer in 1..=2 {
+        let began = Instant::now();
+        let error = socket.write_all(&numbers()).unwrap_err();
+        assert_eq!(Deadline::of(&error), Some(Deadline::Write(LIMIT)), "answer {answer}: {error}");
+        assert!(began.elapsed() >= LIMIT, "answer {answer}: after {:?}, too early", began.elapsed());
+    }
+    socket.abort().unwrap();
+    reader.join().unwrap();
 }
