@@ -14,10 +14,8 @@ const DEFAULTS: &[(&str, &str, &[&str], &str)] = &[
     ("ch", "server", &[":"], "127.0.0.1:8080"),
     ("ch", "client", &[":"], "127.0.0.1:8080"),
     ("talk", "", &[":", "--help", "--version"], "127.0.0.1:8080"),
-    ("check", "", &["--addr", "--spawn", "--list", "--help"], "--addr 127.0.0.1:8080"),
     // Its messages are random, and a page has one of each.
     ("check", "", &["--seed", "--list", "--help"], "--seed 1"),
-    ("load", "", &["--addr", "--help"], "--addr 127.0.0.1:8080"),
     ("socket-steps", "", &["--listen", "-l", "--help", "--version"], "--listen 127.0.0.1:8080"),
     // Many are run at once, and the port of the live page is one.
     ("socket-steps", "", &["--page", "--no-page", "--help", "--version"], "--no-page"),
@@ -180,6 +178,7 @@ mod tests {
             ("cargo run --bin ch15_ipc -- server", "ch15_ipc server unix:/tmp/ch15_ipc.sock"),
             ("echo a | cargo run -q --bin talk | head -1", "echo a | talk 127.0.0.1:8080 | head -1"),
             ("sleep 1 | cargo run -q --bin talk -- [::1]:8080 2>&1", "sleep 1 | talk [::1]:8080 2>&1"),
+            ("cargo run -q --bin load -- --seconds 1", "load --seconds 1"),
             ("cargo run --bin ch04_reply -- server 2>/dev/null", "ch04_reply server 127.0.0.1:8080 2>/dev/null"),
             ("x --spawn 'cargo run -q --bin ch04_reply -- server' -y", "x --spawn 'ch04_reply server 127.0.0.1:0' -y"),
             (
