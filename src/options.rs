@@ -131,7 +131,7 @@ fn parse<Options: clap::Parser>(words: impl IntoIterator<Item = OsString>) -> Re
 fn one_line(explanation: &str) -> String {
     let parts = explanation.lines().map(str::trim).filter(|line| !line.is_empty());
     let parts = parts.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let line = parts.map(|part| part.trim_start_matches("error: ")).collect::<Vec<_>>().join("; ");
+    let line = parts.map(|part| part.trim_start_matches("error: ")).collect::<Vec<_>>().join("; ").replace(":; ", ": ");
     format!("{line} (--help lists the options)")
 }
 
@@ -162,6 +162,19 @@ mod tests {
             let error = size(wrong).expect_err(wrong);
             assert!(error.contains("64KiB"), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn an_explanation_of_several_lines_becomes_one() {
+        let explanation =
+            "error: the following required arguments were not provided:\n  --addr <ADDR>\n\nUsage: load\n";
+        let line = "the following required arguments were not provided: --addr <ADDR> (--help lists the options)";
+        assert_eq!(one_line(explanation), line);
+        let explanation = "error: unexpected argument 'x' found\n\n  tip: a similar one\n\nUsage: x\n\nFor more";
+        assert_eq!(
+            one_line(explanation),
+            "unexpected argument 'x' found; tip: a similar one (--help lists the options)"
+        );
     }
 
     #[test]

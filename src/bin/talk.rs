@@ -19,9 +19,9 @@ use socket_steps::stream::Stream;
 /// Talk to a server: every line you type is sent, and everything that comes back is shown.
 ///
 /// Ctrl-D ends your half of the conversation and still shows what the server has to say; Ctrl-C ends it all.
-/// Input can come from a pipe, too:  echo 안녕하세요 | talk
+/// Input can come from a pipe, too.
 #[derive(Parser)]
-#[command(name = "talk", version)]
+#[command(name = "talk", version, after_help = AFTER_HELP)]
 struct Options {
     /// Where the server is: HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "localhost:8080")]
@@ -31,6 +31,16 @@ struct Options {
     #[arg(long, value_name = "D", value_parser = duration, default_value = "10s")]
     within: Duration,
 }
+
+const AFTER_HELP: &str = "\
+Durations have a unit: 500ms, 10s.
+
+Examples:
+  talk
+  talk 127.0.0.1:8080
+  echo 안녕하세요 | talk unix:/tmp/steps.sock
+
+Exit status: 0 the server has ended the conversation; 1 there was none, or it was cut off; 2 wrong usage.";
 
 /// How long a sender needs to say what its last write returned.
 const ABOUT_TO: Duration = Duration::from_millis(100);

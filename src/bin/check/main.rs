@@ -97,6 +97,7 @@ struct Options {
 const AFTER_HELP: &str = "\
 Durations have a unit: 500ms, 1s.
 
+Examples:
   check --addr 127.0.0.1:8080
   check --spawn 'python3 server.py 127.0.0.1:0'
   check --spawn 'node server.js' --port 8080 --until ch05

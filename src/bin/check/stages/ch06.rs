@@ -40,8 +40,9 @@ pub(super) const STAGES: &[Stage] = &[
             ),
             (
                 &[Symptom::Changed, Symptom::Extra, Symptom::Partial],
-                "One client got what belongs to another. Is there a buffer, or a variable for \"the client\", that all of \
-                 them share? Each connection needs its own.",
+                "A client got what is not its own. If it belongs to another: is there a buffer, or a variable for \"the \
+                 client\", that all of them share? Each connection needs its own. If the server says that it is full: say \
+                 with --limit how many clients it takes.",
             ),
         ],
         uses_up_the_server: false,
