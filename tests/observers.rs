@@ -8,27 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use socket_steps::server::{Config, Server};
-use socket_steps::services;
+use socket_steps::server::Config;
 use socket_steps::stats::{Event, Snapshot};
 use support::figures::{figure, full};
-use support::kit::Kit;
-use support::{BOUND, Client, PREFIX, resident, wait_until};
+use support::kit::{Kit, comes_and_goes, ended};
+use support::{BOUND, resident, wait_until};
 
 /// A server of lines in this process, and its observer.
 fn observed(observer: impl Fn(&Event) + Send + 'static) -> Kit {
-    let server = Server::bind_observed(["127.0.0.1:0"], Config::default(), observer);
-    Kit::on(server.unwrap(), services::lines(PREFIX, 1000))
-}
-
-/// A whole conversation, to the clean end.
-fn comes_and_goes(mut client: Client) {
-    client.say_hello();
-    assert!(client.end().rest().is_empty());
-}
-
-fn ended(snapshot: &Snapshot) -> u64 {
-    snapshot.ended.values().sum()
+    Kit::observed(Config::default(), observer)
 }
 
 /// How many events wait for the observer at most.

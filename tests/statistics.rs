@@ -4,62 +4,21 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use socket_steps::addr::Addr;
 use socket_steps::connection::State;
-use socket_steps::server::{Config, Handle, Server, Summary};
-use socket_steps::services;
+use socket_steps::server::Config;
 use socket_steps::stats::{CloseReason, Event, Snapshot};
-use support::{BOUND, Client, PREFIX, wait_until};
+use support::kit::{Kit, comes_and_goes, ended};
+use support::{BOUND, Client, wait_until};
 
-/// A server in this process, which serves lines.
-struct Running {
-    handle: Handle,
-    serving: JoinHandle<Summary>,
-}
-
-impl Running {
-    fn start(config: Config, observer: impl Fn(&Event) + Send + 'static) -> Running {
-        let server = Server::bind_observed(["127.0.0.1:0"], config, observer).unwrap();
-        let handle = server.handle();
-        Running { handle, serving: thread::spawn(|| server.serve(services::lines(PREFIX, 1000))) }
-    }
-
-    /// Also returns what the observer is told.
-    fn observed(config: Config) -> (Running, Receiver<Event>) {
-        let (sender, events) = channel();
-        // The test may have ended.
-        (Running::start(config, move |event| drop(sender.send(event.clone()))), events)
-    }
-
-    fn address(&self) -> SocketAddr {
-        match &self.handle.local_addrs()[0] {
-            Addr::Tcp(address) => *address,
-            other => panic!("not an address of TCP: {other}"),
-        }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.address())
-    }
-
-    fn stop(self) -> Summary {
-        self.handle.stop();
-        self.serving.join().unwrap()
-    }
-}
-
-/// A whole conversation, to the clean end.
-fn comes_and_goes(mut client: Client) {
-    client.say_hello();
-    assert!(client.end().rest().is_empty());
-}
-
-fn ended(snapshot: &Snapshot) -> u64 {
-    snapshot.ended.values().sum()
+/// A server that serves lines, and what its observer is told.
+fn observed(config: Config) -> (Kit, Receiver<Event>) {
+    let (sender, events) = channel();
+    // The test may have ended.
+    (Kit::observed(config, move |event| drop(sender.send(event.clone()))), events)
 }
 
 fn local(client: &Client) -> Addr {
@@ -68,7 +27,7 @@ fn local(client: &Client) -> Addr {
 
 #[test]
 fn every_connect_and_disconnect_is_told_and_in_order() {
-    let (server, events) = Running::observed(Config::default());
+    let (server, events) = observed(Config::default());
     for number in 1..=3 {
         let client = server.client();
         let address = local(&client);
@@ -90,8 +49,8 @@ fn every_connect_and_disconnect_is_told_and_in_order() {
 
 #[test]
 fn nobody_is_told_to_have_gone_before_having_come() {
-    let (server, events) = Running::observed(Config::default());
-    let address = server.address();
+    let (server, events) = observed(Config::default());
+    let address = server.socket_addr();
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| (0..25).for_each(|_| comes_and_goes(Client::connect(address))));
@@ -113,7 +72,7 @@ fn nobody_is_told_to_have_gone_before_having_come() {
 #[test]
 fn whoever_is_turned_away_is_told_with_the_text() {
     let config = Config { max_connections: 1, ..Config::default() };
-    let (server, events) = Running::observed(config);
+    let (server, events) = observed(config);
     let mut held = server.client();
     held.say_hello();
     assert!(matches!(events.recv_timeout(BOUND).unwrap(), Event::Connected { id: 1, .. }));
@@ -123,14 +82,14 @@ fn whoever_is_turned_away_is_told_with_the_text() {
         Event::Refused { peer, text } => assert_eq!((peer, format!("{text}\n")), (local(&client), told)),
         other => panic!("{other:?}"),
     }
-    let snapshot = server.handle.snapshot();
+    let snapshot = server.handle().snapshot();
     assert_eq!((snapshot.accepted, snapshot.served, snapshot.refused, snapshot.now), (2, 1, 1, 1));
     server.stop();
 }
 
 #[test]
 fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
-    let (server, _events) = Running::observed(Config::default());
+    let (server, _events) = observed(Config::default());
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     // One after another, so that their numbers are in order.
     for client in &mut clients {
@@ -149,9 +108,9 @@ fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
         row(&clients[3], State::Idle, 6),
     ];
     wait_until("the half line has arrived, and the others wait", || {
-        (rows(&server.handle.snapshot()) == expected).then_some(())
+        (rows(&server.handle().snapshot()) == expected).then_some(())
     });
-    let snapshot = server.handle.snapshot();
+    let snapshot = server.handle().snapshot();
     assert_eq!((snapshot.now, snapshot.peak, snapshot.accepted, snapshot.served), (4, 4, 4, 4));
     assert_eq!((snapshot.bytes_in, snapshot.bytes_out), (35, 84));
     assert_eq!((ended(&snapshot), snapshot.events_dropped), (0, 0));
@@ -166,7 +125,7 @@ fn a_snapshot_shows_who_is_there_and_how_the_others_have_ended() {
     assert!(rejected.send("x".repeat(1001)).rest_as_text().starts_with("too long: "));
     resets.reset();
     let snapshot = wait_until("three have ended", || {
-        let snapshot = server.handle.snapshot();
+        let snapshot = server.handle().snapshot();
         (ended(&snapshot) == 3).then_some(snapshot)
     });
     let expected = [CloseReason::Finished, CloseReason::Reset, CloseReason::Rejected].map(|reason| (reason, 1));

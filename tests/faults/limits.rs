@@ -1,14 +1,13 @@
 //! The machine lets a running server start no more threads: for want of memory to put a stack in, of thread numbers in
 //! its control group, or of processes that its user may have. (That descriptors run out is in `tests/descriptors.rs`.)
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 
 use crate::control_group::ControlGroup;
-use crate::support::{Client, Server, has_program, program, wait_until};
+use crate::support::{Client, Server, address_space, has_program, program, wait_until};
 
 /// How many clients come while no thread can be started.
 const NEWCOMERS: usize = 20;
@@ -61,17 +60,12 @@ fn set(server: &Server, resource: Resource, lower: Option<u64>) {
 
 #[test]
 fn without_room_for_another_stack_newcomers_are_told() {
-    let size = |server: &Server| {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
-        1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
     // While a thread allocates for the first time, the C library maps far more than it keeps, for a moment.
     let settled = |server: &Server| {
         server.wait_for_log("#2 ");
         let mut same = (0, 0);
         wait_until("the address space has settled", || {
-            let now = size(server);
+            let now = 1024 * address_space(server.pid());
             same = if same.1 == now { (same.0 + 1, now) } else { (0, now) };
             (same.0 == 20).then_some(now)
         })

@@ -9,10 +9,22 @@ use std::thread::{self, JoinHandle};
 use socket_steps::addr::Addr;
 use socket_steps::connection::State;
 use socket_steps::server::{Config, Handle, Server, Summary};
+use socket_steps::services;
 use socket_steps::socket::Socket;
-use socket_steps::stats::{CloseReason, ConnectionInfo};
+use socket_steps::stats::{CloseReason, ConnectionInfo, Event, Snapshot};
 
-use super::{Client, wait_until};
+use super::{Client, PREFIX, wait_until};
+
+/// A whole conversation with `lines`, to the clean end.
+pub fn comes_and_goes(mut client: Client) {
+    client.say_hello();
+    assert!(client.end().rest().is_empty());
+}
+
+/// How many have ended, for whatever reason.
+pub fn ended(snapshot: &Snapshot) -> u64 {
+    snapshot.ended.values().sum()
+}
 
 /// A server in this process, on a port of its own. Stopped when dropped.
 pub struct Kit {
@@ -26,6 +38,12 @@ impl Kit {
         H: Fn(Socket) -> io::Result<()> + Send + Sync + 'static,
     {
         Kit::on(Server::bind(["127.0.0.1:0"], config).unwrap(), handler)
+    }
+
+    /// Serves lines, and tells this observer who comes and goes.
+    pub fn observed(config: Config, observer: impl Fn(&Event) + Send + 'static) -> Kit {
+        let server = Server::bind_observed(["127.0.0.1:0"], config, observer);
+        Kit::on(server.unwrap(), services::lines(PREFIX, 1000))
     }
 
     /// Serves with a server that is bound already.

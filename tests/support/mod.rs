@@ -459,6 +459,11 @@ pub fn resident(pid: u32) -> u64 {
     status_field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
+/// The address space of a process, in KiB.
+pub fn address_space(pid: u32) -> u64 {
+    status_field(&format!("/proc/{pid}/status"), "VmSize:")
+}
+
 /// How often the threads of a process have gone to sleep, and so been woken.
 pub fn wake_ups(pid: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
