@@ -131,7 +131,13 @@ fn parse<Options: clap::Parser>(words: impl IntoIterator<Item = OsString>) -> Re
 fn one_line(explanation: &str) -> String {
     let parts = explanation.lines().map(str::trim).filter(|line| !line.is_empty());
     let parts = parts.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let line = parts.map(|part| part.trim_start_matches("error: ")).collect::<Vec<_>>().join("; ").replace(":; ", ": ");
+    let mut line = String::new();
+    for part in parts.map(|part| part.trim_start_matches("error: ")) {
+        if !line.is_empty() {
+            line += if line.ends_with(':') { " " } else { "; " };
+        }
+        line += part;
+    }
     format!("{line} (--help lists the options)")
 }
 

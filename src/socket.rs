@@ -166,6 +166,11 @@ impl Socket {
         self.connection.stream().reset_on_close()
     }
 
+    /// Whether a stop ends what is being read now, rather than waiting for its rest.
+    fn may_stop(&self) -> bool {
+        !matches!(self.message, Some((_, OnStop::Finish)))
+    }
+
     /// What is left of the deadline that counts now, for a read that began at `began`; `None` is just now.
     fn time_to_read(&self, began: Option<Instant>) -> Result<Option<Duration>, Deadline> {
         if let (Some((message_began, _)), Some(limit)) = (self.message, self.message_limit) {
@@ -190,10 +195,9 @@ impl Socket {
     /// Whether a read that has brought nothing means the end of the input; if not, it is to be tried again.
     #[cold]
     fn is_the_end(&mut self, result: io::Result<usize>, began: &mut Option<Instant>) -> io::Result<bool> {
-        let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
         match result {
             // Perhaps not the client's end, but the stop's wake-up.
-            Ok(_) if may_stop && self.connection.is_stopping() => Ok(false),
+            Ok(_) if self.may_stop() && self.connection.is_stopping() => Ok(false),
             // The wake-up reached us in the middle of a message whose first part came at the same
             // instant. The end that we read is our own; the client's bytes still come. A reading end that
             // is shut cannot be waited for, and its end cannot be told from the client's: so we look again
@@ -268,7 +272,7 @@ impl Read for Socket {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let may_stop = !matches!(self.message, Some((_, OnStop::Finish)));
+        let may_stop = self.may_stop();
         // Most reads need no look at the clock: when the kernel's time-out fires, as much time has passed. And what is rare
         // is in cold functions: in this one it would be a stack frame of five lines of the cache, in place of two.
         let mut began = None;
