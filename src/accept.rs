@@ -229,7 +229,8 @@ where
     }
 
     fn turn_away(&self, stream: Stream, peer: Addr, text: &str) {
-        self.send_home(Arc::new(Connection::new(0, stream, peer, Arc::default())), text);
+        let stopping = Arc::clone(self.shared.handle.stop.flag());
+        self.send_home(Arc::new(Connection::new(0, stream, peer, stopping)), text);
     }
 
     fn send_home(&self, connection: Arc<Connection>, text: &str) {
