@@ -23,12 +23,15 @@ fn observed(observer: impl Fn(&Event) + Send + 'static) -> Kit {
 const QUEUE: u64 = 4096;
 
 /// What clients that come one after another notice.
+#[derive(Default)]
 struct Noticed {
     clients: u64,
-    /// The longest time from one that is served to the next.
+    /// The longest time from one that is served to the next, in each look, but for what the threads have spent in
+    /// waiting for a processor; the shortest first. What only one look sees is the machine's: a server that is held
+    /// up is held up in all of them.
+    own_gaps: Vec<Duration>,
+    /// The longest of all, with everything.
     gap: Duration,
-    /// The longest, but for what the threads have spent in waiting for a processor.
-    own_gap: Duration,
     /// Kibibytes more memory afterwards.
     grown: u64,
 }
@@ -44,35 +47,51 @@ fn waited_for_a_processor() -> Duration {
     Duration::from_nanos(waited.sum())
 }
 
+/// How often is looked: a virtual machine takes some milliseconds away now and then, 9 of them from a loop that does
+/// nothing but look at the clock.
+const LOOKS: u32 = 5;
+
 /// Lets clients come, one after another, until there were more than the queue can hold, and for this long.
 fn clients_come(server: &Kit, for_at_least: Duration) -> Noticed {
-    const FEW: u64 = 2500;
     let before = resident(std::process::id());
+    let mut noticed = Noticed::default();
+    for _ in 0..LOOKS {
+        look(server, for_at_least / LOOKS, &mut noticed);
+    }
+    noticed.own_gaps.sort();
+    noticed.grown = resident(std::process::id()).saturating_sub(before);
+    server.wait_until_empty();
+    noticed
+}
+
+fn look(server: &Kit, for_at_least: Duration, noticed: &mut Noticed) {
+    // Each is two events.
+    const FEW: u64 = 2500 / LOOKS as u64;
     let began = Instant::now();
     let (mut last, mut waited) = (began, waited_for_a_processor());
-    let mut noticed = Noticed { clients: 0, gap: Duration::ZERO, own_gap: Duration::ZERO, grown: 0 };
-    while noticed.clients < FEW || began.elapsed() < for_at_least {
+    let (mut clients, mut own_gap) = (0, Duration::ZERO);
+    while clients < FEW || began.elapsed() < for_at_least {
         let mut client = server.client();
         client.say_hello();
         // A thousand a second, ended in good order, would leave no port to come from.
         client.reset();
         let gap = last.elapsed();
         let waited_before = std::mem::replace(&mut waited, waited_for_a_processor());
-        noticed.clients += 1;
+        clients += 1;
+        own_gap = own_gap.max(gap.saturating_sub(waited.saturating_sub(waited_before)));
         noticed.gap = noticed.gap.max(gap);
-        noticed.own_gap = noticed.own_gap.max(gap.saturating_sub(waited.saturating_sub(waited_before)));
         last = Instant::now();
     }
-    noticed.grown = resident(std::process::id()).saturating_sub(before);
-    server.wait_until_empty();
-    noticed
+    noticed.clients += clients;
+    noticed.own_gaps.push(own_gap);
 }
 
 /// The figure of the bar. What a busy machine adds to it is not the server's.
 fn say(how: &str, noticed: &Noticed, books: &str) {
-    let Noticed { clients, gap, own_gap, grown } = noticed;
-    let is_held = *own_gap <= Duration::from_millis(10) && *grown <= 1024;
-    let gap = format!("accept gap {own_gap:.1?} ({gap:.1?} with the waiting for a processor)");
+    let Noticed { clients, own_gaps, gap, grown } = noticed;
+    let middle = own_gaps[own_gaps.len() / 2];
+    let is_held = middle <= Duration::from_millis(10) && *grown <= 1024;
+    let gap = format!("accept gap {middle:.1?} (of {own_gaps:.1?}; {gap:.1?} with the waiting for a processor)");
     figure("B15", is_held, format!("{how}: {gap}, {grown} KiB more memory, {clients} clients: {books}"));
 }
 
