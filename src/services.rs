@@ -104,8 +104,15 @@ impl Buffer {
 
     /// A read that filled the buffer means that more was there: the next one may take more.
     fn grow(&mut self, filled: usize) {
+        if filled == self.bytes().len() {
+            self.enlarge(filled);
+        }
+    }
+
+    #[cold]
+    fn enlarge(&mut self, filled: usize) {
         let most = self.start + LARGEST_PIECE;
-        if filled == self.bytes().len() && filled < most {
+        if filled < most {
             if self.large.is_empty() {
                 self.large.extend_from_slice(&self.small);
             }
