@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 
 use crate::control_group::ControlGroup;
-use crate::support::{Client, Server, address_space, has_program, program, wait_until};
+use crate::support::needs::{has_program, skip};
+use crate::support::{Client, Server, address_space, program, wait_until};
 
 /// How many clients come while no thread can be started.
 const NEWCOMERS: usize = 20;
@@ -96,7 +97,7 @@ fn without_a_process_more_for_its_user_newcomers_are_told() {
     }
     let looked = as_nobody(program()).arg("--version").stdout(Stdio::null()).status();
     if !looked.is_ok_and(|status| status.success()) {
-        return eprintln!("SKIPPED: root has no limit of processes, and nobody else may run the program here");
+        return skip("another-user", "root has no limit of processes, and nobody else may run the program here");
     }
     let usual = getrlimit(Resource::Nproc).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
     // As with `ulimit -u`: less than it has already.
@@ -108,11 +109,11 @@ fn without_a_thread_more_for_its_control_group_newcomers_are_told() {
     // Outlives the server, however this test ends.
     let group = match ControlGroup::new("limits") {
         Ok(group) => group,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return skip("cgroup", why),
     };
     let server = start(&mut program());
     if let Err(error) = group.write("cgroup.procs", server.pid()) {
-        return eprintln!("SKIPPED: the server cannot be moved to another control group: {error}");
+        return skip("cgroup", format_args!("the server cannot be moved to another one: {error}"));
     }
     let now = |_: &Server| group.write("pids.max", group.read("pids.current").trim()).unwrap();
     let lift = |_: &Server| {

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::{Server, has_program, program, wait_until};
+use super::needs::{has_program, skip};
+use super::{Server, program, wait_until};
 
 /// Whether strace is here and may look at a program's system calls; if not, says so.
 pub fn can_trace() -> bool {
@@ -17,7 +18,7 @@ pub fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let can = traced.is_ok_and(|status| status.success());
     if !can {
-        eprintln!("SKIPPED: strace may not trace a program here");
+        skip("strace", "it may not trace a program here");
     }
     can
 }
