@@ -48,6 +48,7 @@ fn is_survived(server: Server, limit: impl FnOnce(&Server), lift: impl FnOnce(&S
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
     let counted = ["served", "refused", "failed"].map(|name| ended.accounts.of(name));
+    println!("no thread for {NEWCOMERS}, who were told; {served} were served before, meanwhile, and after");
     assert_eq!(counted, [served, NEWCOMERS as u64, 0]);
     assert!(ended.log.contains("no thread could be started: Resource temporarily unavailable"), "{}", ended.log);
 }

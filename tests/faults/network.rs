@@ -216,6 +216,11 @@ fn a_client_that_cannot_get_there_says_why_in_one_line() {
     assert_eq!(asked(&on_the_cable), (1, why));
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(cable.lost() >= 1, "the cable was not cut");
+    println!(
+        "{} ways not to get there, a line for each; the last after {} lost packets",
+        cases.len() + 1,
+        cable.lost()
+    );
 }
 
 #[test]
@@ -244,4 +249,5 @@ fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     second.say_hello();
     drop(second);
     assert!(server.stop().status.success());
+    println!("1 of 2 connections was ended by the kernel");
 }
