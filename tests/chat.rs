@@ -286,5 +286,5 @@ fn a_member_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_bac
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.accounts.of("served"), CLIENT as u64 + 5);
     assert!(ended.log.contains(&format!("#{CLIENT} ended (error)")), "{}", ended.log);
-    assert!(!trace.injections().is_empty());
+    trace.assert_injected(1..);
 }

@@ -3,8 +3,7 @@
 
 mod support;
 
-use std::net::{Ipv6Addr, TcpListener};
-
+use support::needs::{has_ipv6, skip};
 use support::{Client, PREFIX, Server, program};
 
 const GREETING: &str = "안녕하세요, 서버님!";
@@ -17,11 +16,7 @@ fn greet(mut client: Client) {
 
 /// The addresses that `localhost` stands for on this machine.
 fn loopbacks() -> Vec<&'static str> {
-    let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if !has_ipv6 {
-        eprintln!("SKIPPED: [::1], for this machine has no IPv6");
-    }
-    if has_ipv6 { vec!["[::1]", "127.0.0.1"] } else { vec!["127.0.0.1"] }
+    if has_ipv6() { vec!["[::1]", "127.0.0.1"] } else { vec!["127.0.0.1"] }
 }
 
 /// Greets the server on each of its addresses, and stops it.
@@ -47,7 +42,7 @@ fn greet_everywhere(mut server: Server) -> Vec<String> {
 fn started_without_options_it_answers_the_greeting_on_port_8080_of_localhost() {
     let server = match Server::try_from_command(&mut program()) {
         Err(why) if why.contains("another program listens there") => {
-            return eprintln!("SKIPPED: a port that the server uses by default is taken here: {why}");
+            return skip("port-8080", why);
         }
         started => started.unwrap(),
     };

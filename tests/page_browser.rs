@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
+use support::needs::{is_installed, skip};
 use support::web::Site;
 use support::{BOUND, Server, program, wait_until};
 use tempfile::TempDir;
@@ -31,9 +32,9 @@ struct Browser {
 /// A browser, or `None`, and said so, where there is none.
 fn browser() -> Option<Browser> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let name = names.iter().find(|name| Command::new(name).arg("--version").output().is_ok());
+    let name = names.iter().find(|name| is_installed(name));
     let Some(name) = name else {
-        eprintln!("SKIPPED: this needs chromium, which is not installed here");
+        skip("chromium", "it is not installed here");
         return None;
     };
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -136,7 +136,6 @@ fn nobody_there_and_wrong_words_are_one_clear_line_each() {
 /// Runs a command in a terminal, which script(1) makes; what is shown there. Nothing where there is no script(1).
 fn in_a_terminal(command: &str) -> Option<String> {
     if !support::has_program("script") {
-        eprintln!("skipped: script (of util-linux) is not installed, and there is no terminal without it");
         return None;
     }
     let mut script = Command::new("script");

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::consoles::Section;
 use crate::markdown::{Fence, Image, Page};
+use crate::support::needs::is_installed;
 use crate::{consoles, diffs, figures, normalise, quotes, run, shape};
 
 const REFRESH: &str = "UPDATE=1 cargo test --test book";
@@ -43,8 +43,8 @@ pub(crate) struct Report {
     pub(crate) consoles: usize,
     /// How many quotes and differences were compared.
     pub(crate) quotes: usize,
-    /// What was not run because a program is missing.
-    pub(crate) skipped: Vec<String>,
+    /// What was not run: the program that is missing, and where in the book.
+    pub(crate) skipped: Vec<(String, String)>,
 }
 
 /// Something that a page has and should not have.
@@ -174,13 +174,10 @@ impl Book {
             for section in consoles::sections(self, page) {
                 match section {
                     Ok(section) => {
-                        let missing: Vec<&str> =
-                            section.needs.iter().copied().filter(|program| !is_installed(program)).collect();
-                        if !missing.is_empty() {
-                            report.skipped.extend(section.blocks.iter().map(|block| {
-                                let line = block.fence.line;
-                                format!("{}:{line}: this needs {}", page.name, missing.join(", "))
-                            }));
+                        if let Some(missing) = section.needs.iter().find(|program| !is_installed(program)) {
+                            let places =
+                                section.blocks.iter().map(|block| format!("{}:{}", page.name, block.fence.line));
+                            report.skipped.extend(places.map(|place| ((*missing).to_owned(), place)));
                             continue;
                         }
                         report.consoles += section.blocks.len();
@@ -273,10 +270,6 @@ impl Report {
         self.quotes += other.quotes;
         self.skipped.extend(other.skipped);
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn markdown_files(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -70,7 +70,7 @@ fn an_error_about_one_client_holds_up_no_other() {
         assert!(ended.status.success(), "{name}: {ended:?}");
         assert_eq!(ended.accounts.of("served"), u64::from(CLIENTS), "{name}");
         assert_complaints(&ended.log, &format!("a client was lost before accept: {errno}"), elapsed);
-        assert!(trace.injections().len() >= CLIENTS as usize, "{name}: {}", trace.text());
+        trace.assert_injected(CLIENTS as usize..);
     }
     let kinds = ABOUT_A_CLIENT.len();
     figure(
@@ -119,7 +119,7 @@ fn a_client_for_whom_the_machine_has_nothing_left_is_told_and_the_next_one_is_se
         let ended = server.stop();
         assert!(ended.status.success(), "{name}: {ended:?}");
         assert_eq!((ended.accounts.of("served"), ended.accounts.of("refused")), (1, 1), "{name}");
-        assert_eq!(trace.injections().len(), 1, "{name}");
+        trace.assert_injected(1..=1);
     }
 }
 
@@ -137,7 +137,7 @@ fn an_error_about_the_listener_ends_the_server_which_says_so_and_lets_its_client
         let ended = server.wait();
         assert_eq!(ended.status.code(), Some(1), "{name}: {ended:?}");
         assert!(ended.log.contains(&format!("accepting ended: {address}: {errno}")), "{name}: {}", ended.log);
-        assert_eq!(trace.injections().len(), 1, "{name}");
+        trace.assert_injected(1..=1);
     }
     let kinds = ABOUT_THE_LISTENER.len();
     figure("B8", true, format!("{kinds} errors about the listener: a clear error, status 1, the books balance"));

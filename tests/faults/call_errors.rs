@@ -36,7 +36,7 @@ fn ends_one_conversation(fault: &str, answers: usize, reason: &str) {
     server.client().say_hello();
     let ended = stop_in_good_order(server, 2);
     assert!(ended.log.contains(&format!("#1 ended ({reason})")), "{fault}: {}", ended.log);
-    assert!(!trace.injections().is_empty(), "{fault}: {}", trace.text());
+    trace.assert_injected(1..);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_write_that_fails_on_a_thread_of_its_own_is_known_to_the_one_that_reads() {
         server.wait_for_log(&format!("#2 ended ({reason})"));
         assert_eq!(another.rest_as_text(), "", "{error}");
         stop_in_good_order(server, 3);
-        assert!(trace.injections().len() >= 2, "{error}: {}", trace.text());
+        trace.assert_injected(2..);
     }
 }
 
@@ -124,7 +124,7 @@ fn a_deadline_for_writing_that_cannot_be_set_ends_its_conversation_alone() {
     assert!(errors.contains(&Some(ErrorKind::ConnectionReset)), "{errors:?}");
     server.client().send("hello").expect("hello");
     stop_in_good_order(server, 2);
-    assert_eq!(trace.injections().len(), 1, "{}", trace.text());
+    trace.assert_injected(1..=1);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_call_that_is_interrupted_or_comes_back_early_is_made_again() {
         }
         let ended = stop_in_good_order(server, 2);
         assert!(ended.log.matches("ended (finished)").count() == 2, "{fault}: {}", ended.log);
-        assert!(trace.injections().len() >= 2, "{fault}: {}", trace.text());
+        trace.assert_injected(2..);
     }
 }
 
@@ -163,7 +163,7 @@ fn a_client_whose_new_connection_has_no_address_is_connected_all_the_same() {
     let (mut talk, trace) = Trace::with_fault("getpeername:error=ENOTCONN", env!("CARGO_BIN_EXE_talk"));
     let (status, shown, errors) = run(talk.arg(server.address()), b"hello");
     assert_eq!((status.code(), shown), (Some(0), format!("{PREFIX}hello")), "{errors}");
-    assert!(!trace.injections().is_empty());
+    trace.assert_injected(1..);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_client_that_was_reset_before_accept_is_known_by_the_address_that_accept_gav
     server.client().say_hello();
     stop_in_good_order(server, 2);
     // Asked again, the kernel would not know it any more; so nobody asks.
-    assert_eq!(trace.injections().len(), 0, "{}", trace.text());
+    trace.assert_injected(0..=0);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_client_for_whom_no_thread_can_be_started_is_told_and_its_place_is_given_bac
     let ended = stop_in_good_order(server, served);
     assert_eq!((ended.accounts.of("refused"), ended.accounts.of("failed")), (FAILURES as u64, 0));
     assert!(ended.log.contains("no thread could be started: Resource temporarily unavailable"), "{}", ended.log);
-    assert_eq!(trace.injections().len(), FAILURES);
+    trace.assert_injected(FAILURES..=FAILURES);
 }
 
 /// How many threads the finished server's first thread starts before it listens.
@@ -237,7 +237,7 @@ fn a_server_that_cannot_start_one_of_its_threads_says_so_in_one_line_and_does_no
         assert_eq!((status.code(), shown.as_str()), (Some(2), ""), "thread {number}: {errors}");
         assert_eq!(errors.lines().count(), 1, "thread {number}: {errors}");
         assert!(errors.contains("Resource temporarily unavailable"), "thread {number}: {errors}");
-        assert!(!trace.injections().is_empty(), "thread {number}");
+        trace.assert_injected(1..);
     }
 }
 
@@ -251,6 +251,6 @@ fn an_address_that_the_kernel_does_not_give_is_one_line_and_status_2() {
         let (status, shown, errors) = run(command.args(["--no-page", "--listen", "127.0.0.1:0"]), b"");
         assert_eq!((status.code(), shown.as_str()), (Some(2), ""), "{fault}: {errors}");
         assert!(errors.lines().count() == 1 && errors.contains("cannot listen on 127.0.0.1:0"), "{fault}: {errors}");
-        assert!(!trace.injections().is_empty(), "{fault}");
+        trace.assert_injected(1..);
     }
 }

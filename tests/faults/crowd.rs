@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket_steps::limits;
 
-use crate::support::figures::{figure, full, skipped};
+use crate::support::figures::{figure, full, lacks};
 use crate::support::{Client, PREFIX, Server, descriptors, resident, threads, wait_until, wake_ups};
 use crate::tail::{Tail, figure_of_times, stay_on_one_processor};
 
@@ -36,7 +36,7 @@ fn server_for_a_crowd(row: &str) -> (Server, usize) {
     let limit = limits::tightest();
     let (others, size) = (16, wanted.min(limit.connections - 16));
     if size < wanted {
-        skipped(row, format_args!("{wanted} connections do not fit: {limit}; with {size}:"));
+        lacks(row, "room", format_args!("{wanted} connections do not fit: {limit}; with {size}:"));
     }
     // Nobody is to leave before it is time.
     let places = (size + others).to_string();

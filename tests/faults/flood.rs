@@ -83,6 +83,7 @@ fn whoever_is_told_and_never_leaves_keeps_a_descriptor_for_a_second_at_most() {
     held.send("still mine\n").expect(format!("{PREFIX}still mine\n"));
     drop(told);
     assert_eq!(server.stop().accounts.of("refused"), 800);
+    println!("800 were told and stayed: {most} descriptors for them at most, 0 in the end");
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn a_signal_at_any_moment_of_the_start_ends_it_and_the_next_one_starts() {
             _ => panic!("{status}: {output}{log}"),
         }
     }
+    println!("{} signals at the start: {killed} ended it at once, {stopped} in good order", killed + stopped);
 }
 
 /// `nohup` has a program ignore what the terminal sends when it is closed.
@@ -77,6 +78,7 @@ fn a_server_started_with_nohup_outlives_its_terminal_and_stops_when_it_is_asked_
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.accounts.of("served"), 1);
+    println!("1 SIGHUP came, and was ignored");
 }
 
 /// Whether this signal was sent to a process, and has not been delivered to it.
@@ -94,6 +96,7 @@ fn in_no_profile_does_a_panic_end_the_whole_program() {
     assert!(profiles >= 2, "these are not the profiles");
     let panics: Vec<&str> = manifest.lines().filter(|line| line.trim_start().starts_with("panic")).collect();
     assert_eq!(panics, Vec::<&str>::new());
+    println!("{profiles} profiles, none of which says anything of panics");
 }
 
 /// A server that does not accept, because it has no descriptors and waits for the next try, hears a stop.
@@ -110,4 +113,5 @@ fn a_stop_is_heard_while_accepting_pauses() {
     assert!(ended.status.success(), "{ended:?}");
     assert!(ended.took < Duration::from_secs(15), "{:?}", ended.took);
     assert!(first.rest().is_empty());
+    println!("a stop during a pause of 1 s: ended after {:.0?}", ended.took);
 }

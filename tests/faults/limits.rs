@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 
 use crate::control_group::ControlGroup;
-use crate::support::{Client, Server, address_space, has_program, program, wait_until};
+use crate::support::needs::{has_program, skip};
+use crate::support::{Client, Server, address_space, program, wait_until};
 
 /// How many clients come while no thread can be started.
 const NEWCOMERS: usize = 20;
@@ -47,6 +48,7 @@ fn is_survived(server: Server, limit: impl FnOnce(&Server), lift: impl FnOnce(&S
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
     let counted = ["served", "refused", "failed"].map(|name| ended.accounts.of(name));
+    println!("no thread for {NEWCOMERS}, who were told; {served} were served before, meanwhile, and after");
     assert_eq!(counted, [served, NEWCOMERS as u64, 0]);
     assert!(ended.log.contains("no thread could be started: Resource temporarily unavailable"), "{}", ended.log);
 }
@@ -96,7 +98,7 @@ fn without_a_process_more_for_its_user_newcomers_are_told() {
     }
     let looked = as_nobody(program()).arg("--version").stdout(Stdio::null()).status();
     if !looked.is_ok_and(|status| status.success()) {
-        return eprintln!("SKIPPED: root has no limit of processes, and nobody else may run the program here");
+        return skip("another-user", "root has no limit of processes, and nobody else may run the program here");
     }
     let usual = getrlimit(Resource::Nproc).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
     // As with `ulimit -u`: less than it has already.
@@ -108,11 +110,11 @@ fn without_a_thread_more_for_its_control_group_newcomers_are_told() {
     // Outlives the server, however this test ends.
     let group = match ControlGroup::new("limits") {
         Ok(group) => group,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return skip("cgroup", why),
     };
     let server = start(&mut program());
     if let Err(error) = group.write("cgroup.procs", server.pid()) {
-        return eprintln!("SKIPPED: the server cannot be moved to another control group: {error}");
+        return skip("cgroup", format_args!("the server cannot be moved to another one: {error}"));
     }
     let now = |_: &Server| group.write("pids.max", group.read("pids.current").trim()).unwrap();
     let lift = |_: &Server| {

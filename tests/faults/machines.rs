@@ -8,7 +8,8 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::{has_program, wait_until};
+use crate::support::needs::is_installed;
+use crate::support::wait_until;
 
 /// A network of its own, for as long as this is held.
 pub(crate) struct Machine {
@@ -24,7 +25,7 @@ impl Machine {
             return Err("only root may make a network of its own".to_owned());
         }
         for program in ["unshare", "ip"] {
-            if !has_program(program) {
+            if !is_installed(program) {
                 return Err(format!("{program} is not installed here"));
             }
         }

@@ -12,17 +12,14 @@ use socket_steps::stats::CloseReason;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::machines::{Cable, PEER, SERVER};
-use crate::support::figures::{figure, full, skipped};
+use crate::support::figures::{figure, full, lacks};
 use crate::support::kit::Kit;
-use crate::support::{BOUND, Client, Server, has_ipv6, run, wait_until};
+use crate::support::needs::{has_ipv6, has_program, skip};
+use crate::support::{BOUND, Client, Server, run, wait_until};
 
 /// Two machines, if this one can be two; if not, says why not.
 fn cable() -> Option<Cable> {
-    let say = |why: String| {
-        eprintln!("SKIPPED: {why}");
-        skipped("B17", why);
-    };
-    Cable::new().map_err(say).ok()
+    Cable::new().map_err(|why| lacks("B17", "namespaces", why)).ok()
 }
 
 /// Whether for this client's kernel everything is as it was: no end has come, and no error.
@@ -186,7 +183,7 @@ fn without_an_idle_deadline_a_peer_that_vanishes_is_found_by_keep_alive() {
 fn a_client_that_cannot_get_there_says_why_in_one_line() {
     let cable = match Cable::new() {
         Ok(cable) => cable,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return skip("namespaces", why),
     };
     let machine = &cable.server;
     // What routers and firewalls on the way would answer, this machine answers itself.
@@ -219,14 +216,19 @@ fn a_client_that_cannot_get_there_says_why_in_one_line() {
     assert_eq!(asked(&on_the_cable), (1, why));
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(cable.lost() >= 1, "the cable was not cut");
+    println!(
+        "{} ways not to get there, a line for each; the last after {} lost packets",
+        cases.len() + 1,
+        cable.lost()
+    );
 }
 
 #[test]
 fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: only root may end connections of others");
+        return skip("sock-destroy", "only root may end connections of others");
     }
-    if !crate::support::has_program("ss") {
+    if !has_program("ss") {
         return;
     }
     let server = Server::start(&["--service", "lines"]);
@@ -240,11 +242,12 @@ fn a_connection_that_the_kernel_is_told_to_end_is_one_that_was_reset() {
     let output = ss.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     if !String::from_utf8_lossy(&output.stdout).contains("ESTAB") {
-        return eprintln!("SKIPPED: this kernel does not end connections for ss -K");
+        return skip("sock-destroy", "this kernel does not end connections for ss -K");
     }
     assert!(server.wait_for_log("ended (reset)").contains("#1 "));
     assert_eq!(first.rest_and_end().1.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     second.say_hello();
     drop(second);
     assert!(server.stop().status.success());
+    println!("1 of 2 connections was ended by the kernel");
 }

@@ -4,6 +4,7 @@
 //! so that the same seed breaks the same places again. And whoever connects is told what will happen, so that a test
 //! knows to the byte what must arrive.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -72,6 +73,14 @@ pub(crate) struct Done {
     pub(crate) reset: [u64; 2],
 }
 
+impl Display for Done {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Done { carried, pieces, late, cut, reset } = self;
+        write!(f, "{carried} connections carried in {pieces} pieces, {late} of them late; ")?;
+        write!(f, "cut: {} there and {} back; reset: {} there and {} back", cut[0], cut[1], reset[0], reset[1])
+    }
+}
+
 impl Fate {
     fn of(faults: &Faults, random: &mut Random) -> Fate {
         let (dice, way) = (random.within(0..=99), random.percent(50));
@@ -96,7 +105,7 @@ impl Fate {
     }
 }
 
-/// The way, for as long as it is there. Dropped, it closes whatever is still open.
+/// The way, for as long as it is there. Dropped, it closes whatever is still open, and says what it has done.
 pub(crate) struct Proxy {
     address: SocketAddr,
     road: Arc<Road>,
@@ -154,6 +163,7 @@ impl Drop for Proxy {
         self.road.closing.wake();
         let ended = self.accepting.take().unwrap().join();
         assert!(ended.is_ok() || thread::panicking(), "the proxy has failed");
+        println!("seed {}: {}", self.road.seed, self.done());
     }
 }
 

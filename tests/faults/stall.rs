@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::figures::{figure, full, skipped};
+use crate::support::figures::{figure, full, lacks};
 use crate::support::load::echo;
 use crate::support::{BOUND, Server, is_standing_still, wait_until};
 
@@ -129,7 +129,7 @@ fn nobody_who_comes_while_the_server_stands_still_has_to_come_twice() {
     let count = if full() { 1000 } else { 300 };
     let most: usize = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
     if most < count {
-        return skipped("B5", format_args!("the kernel keeps a backlog of {most} at most (sysctl net.core.somaxconn)"));
+        return lacks("B5", "somaxconn", format_args!("the kernel keeps a backlog of {most} at most"));
     }
     // Whoever listens as the standard library does turns most of them away for a second.
     let naive = everyone_comes_to_a_backlog_of(128, count);

@@ -10,7 +10,7 @@ use rustix::process::getuid;
 use socket_steps::limits::{self, Limit};
 
 use crate::control_group::ControlGroup;
-use crate::support::figures::{figure, full, skipped};
+use crate::support::figures::{figure, full, lacks};
 use crate::support::{PREFIX, Server, after, program, run, threads};
 
 /// The user without rights. Only for such a one is there a limit of threads.
@@ -80,18 +80,20 @@ fn a_limit_that_leaves_no_room_is_named() {
     is_refused(server_after("true"), tightest.name, tightest.value, tightest.connections);
     if tightest.name.contains("vm.max_map_count") {
         named.push("memory maps");
+    } else {
+        lacks("B3", "memory-maps", format!("memory maps: here they do not run out first: {tightest}"));
     }
 
     let user = if getuid().is_root() { NOBODY } else { getuid().as_raw() };
     // What runs beside this has room, too.
     let most = threads_of(user) + 1000;
     if tightest.connections < most {
-        skipped("B3", format!("threads of a user: here {tightest}, which is less than {most} threads"));
+        lacks("B3", "room", format!("threads of a user: here {tightest}, which is less than {most} threads"));
     } else if with_threads(user, most).arg("--help").output().is_ok_and(|help| help.status.success()) {
         is_refused(with_threads(user, most), "the thread limit of this user (ulimit -u)", most, most - 32);
         named.push("threads of a user");
     } else {
-        skipped("B3", "threads of a user: this program is not to be run by just anybody here");
+        lacks("B3", "another-user", "threads of a user: this program is not to be run by just anybody here");
     }
 
     match ControlGroup::new("too-small") {
@@ -101,14 +103,14 @@ fn a_limit_that_leaves_no_room_is_named() {
             is_refused(server, "the thread limit of this control group (pids.max)", 300, 268);
             named.push("threads of a control group");
         }
-        Err(why) => skipped("B3", format!("threads of a control group: {why}")),
+        Err(why) => lacks("B3", "cgroup", format!("threads of a control group: {why}")),
     }
     let files = tempfile::tempdir().unwrap();
     if in_version_2(files.path(), 300).arg("--help").output().is_ok_and(|help| help.status.success()) {
         is_refused(in_version_2(files.path(), 300), "the thread limit of this control group (pids.max)", 300, 268);
         named.push("the same in version 2");
     } else {
-        skipped("B3", "threads of a control group of version 2: only the administrator may mount its files");
+        lacks("B3", "mounts", "threads of a control group of version 2: only the administrator may mount its files");
     }
     figure("B3", true, format_args!("too small, named in one line, status 2: {}", named.join(", ")));
 }

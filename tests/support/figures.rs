@@ -3,15 +3,25 @@
 use std::env;
 use std::fmt::Display;
 
+use super::needs::skip;
+
 /// Says what was measured for a row of the bar, and whether that is within it. Whoever prints a figure that depends
 /// on how fast the machine is does not also assert it: the table gives the verdict, and `cargo test` tests no speed.
 pub fn figure(row: &str, held: bool, what: impl Display) {
     say(row, if held { "held" } else { "MISSED" }, what);
 }
 
-/// Says that a row cannot be measured here, and why.
+/// Says that a row cannot be measured now, and why.
 pub fn skipped(row: &str, why: impl Display) {
     say(row, "skipped", why);
+}
+
+/// Says that a row, or a part of it, cannot be measured here: what is missing, and why. Fails where `MUST_HAVE` names
+/// that.
+#[track_caller]
+pub fn lacks(row: &str, missing: &str, why: impl Display) {
+    skip(missing, &why);
+    skipped(row, why);
 }
 
 /// Whether to measure at the size of the bar, which takes minutes. Otherwise a test is as large as `cargo test` bears.

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod kit;
 pub mod load;
 pub mod lossy;
+pub mod needs;
 pub mod port;
 pub mod trace;
 pub mod web;
@@ -17,7 +18,7 @@ pub mod web;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -26,6 +27,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use socket2::{Domain, SockRef, Socket as RawSocket, Type};
+
+#[allow(unused_imports, reason = "the same")]
+pub use needs::{has_ipv6, has_program};
 
 /// No wait is longer. Reached only when something is broken, or the machine is hopelessly busy.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -490,23 +494,4 @@ fn status_field(path: &str, name: &str) -> u64 {
 fn field(status: &str, name: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line[name.len()..].trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Whether a program can be run here; if not, says so, since the test is then skipped.
-pub fn has_program(name: impl AsRef<OsStr>) -> bool {
-    let name = name.as_ref();
-    let found = Command::new(name).arg("--version").output().is_ok();
-    if !found {
-        eprintln!("SKIPPED: this needs {}, which is not installed here", name.display());
-    }
-    found
-}
-
-/// Whether this machine has IPv6; if not, says so, since the test is then skipped. Many containers have none.
-pub fn has_ipv6() -> bool {
-    let found = TcpListener::bind("[::1]:0").is_ok();
-    if !found {
-        eprintln!("SKIPPED: this needs IPv6, which this machine does not have");
-    }
-    found
 }

@@ -1,13 +1,16 @@
 //! Programs whose system calls are made to fail, one by one, by strace; and what strace has seen.
 
 use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::ops::RangeBounds;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::{Server, has_program, program, wait_until};
+use super::needs::{has_program, skip};
+use super::{Server, program, wait_until};
 
 /// Whether strace is here and may look at a program's system calls; if not, says so.
 pub fn can_trace() -> bool {
@@ -17,13 +20,14 @@ pub fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let can = traced.is_ok_and(|status| status.success());
     if !can {
-        eprintln!("SKIPPED: strace may not trace a program here");
+        skip("strace", "it may not trace a program here");
     }
     can
 }
 
 /// What strace writes down of a program.
 pub struct Trace {
+    fault: String,
     file: PathBuf,
     _folder: TempDir,
 }
@@ -39,7 +43,7 @@ impl Trace {
         // Detached (-D), so that the program is our child, and strace is not.
         command.args(["-D", "-f", "-qq", "-ttt", "-e", &format!("trace={calls}"), "-e", &format!("inject={fault}")]);
         command.arg("-o").arg(&file).arg(program).env_remove("RUST_LOG").env_remove("NO_COLOR");
-        (command, Trace { file, _folder: folder })
+        (command, Trace { fault: fault.to_owned(), file, _folder: folder })
     }
 
     /// The finished server, on a free port, without the live page, and with a fault. `None`, and said so, where strace
@@ -65,6 +69,13 @@ impl Trace {
         let text = self.text();
         let injected = text.lines().filter(|line| line.ends_with("(INJECTED)"));
         injected.map(|line| SystemTime::UNIX_EPOCH + time(line)).collect()
+    }
+
+    /// Says how often a call was made to fail, which must be as often as this.
+    pub fn assert_injected(&self, expected: impl RangeBounds<usize> + Debug) {
+        let count = self.injections().len();
+        println!("{}: {count} injected", self.fault);
+        assert!(expected.contains(&count), "{}: {count} times, not {expected:?}: {}", self.fault, self.text());
     }
 
     /// Waits until so many calls were made to fail at least; says when.

@@ -112,7 +112,7 @@ fn what_needs_a_missing_program_is_skipped_and_says_so() {
     small.write("tutorial/en/other.md", &page("no-such-program"));
     let report = small.check(false);
     assert!(report.problems.is_empty(), "{report:#?}");
-    assert_eq!(report.skipped, ["tutorial/en/other.md:6: this needs no-such-program"]);
+    assert_eq!(report.skipped, [("no-such-program".to_owned(), "tutorial/en/other.md:6".to_owned())]);
     assert_eq!(report.consoles, 3, "the other page is run");
     assert!(small.check(true).rewritten.is_empty(), "what is not run cannot be refreshed");
     // Where it is installed, the page is run.
@@ -136,7 +136,7 @@ fn what_a_section_needs_the_others_do_not() {
     small.write("tutorial/en/other.md", &page);
     let report = small.check(false);
     assert!(report.problems.is_empty(), "{report:#?}");
-    assert_eq!(report.skipped, ["tutorial/en/other.md:17: this needs no-such-program"]);
+    assert_eq!(report.skipped, [("no-such-program".to_owned(), "tutorial/en/other.md:17".to_owned())]);
     assert_eq!(report.consoles, 5);
 }
 
