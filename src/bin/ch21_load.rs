@@ -198,14 +198,18 @@ fn scene() -> io::Result<()> {
     let (from_sent, from_due) = on_schedule(&mut TcpStream::connect(address)?)?;
     print("  from sending", &from_sent);
     print("  from when it was due", &from_due);
-    let late = from_due.iter().filter(|latency| **latency > 10 * WORK).count() * 100 / from_due.len();
-    println!("  2 % of the answers stalled; about {late} % took more than 10 ms");
+    println!("  {} % of the answers stalled; about {} % took more than 10 ms", late(&from_sent), late(&from_due));
 
     println!("What a thread costs: {CONNECTIONS} silent connections.");
     drop(print_cost("nobody waits for them", held_by_nobody)?);
     let address = start_server(1)?; // A new one, with one worker.
     drop(print_cost("a thread waits for each", || silent_clients(address))?);
     Ok(())
+}
+
+/// How many of a hundred took ten times as long as an answer that does not stall.
+fn late(latencies: &[Duration]) -> usize {
+    latencies.iter().filter(|latency| **latency > 10 * WORK).count() * 100 / latencies.len()
 }
 
 /// For a plot: each question of the schedule, when it was due, and what it took; in milliseconds.
