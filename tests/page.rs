@@ -5,14 +5,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 use support::web::{FIN, PING, PONG, Site, Ws};
 use support::{
     BOUND, Client, PREFIX, STOPPING, Server, after, descriptors, has_program, program, run, threads, wait_until,
@@ -177,26 +176,16 @@ fn a_full_page_leaves_the_server_alone() {
     assert_eq!((ended.accounts.of("accepted"), ended.accounts.of("refused")), (1, 0), "the page is not counted");
 }
 
-/// A viewer for whom kernels keep as little as on a real network, where packets are small. On loopback they are so
-/// large that the kernels would keep a minute's worth of states.
-fn with_little_room_on_the_way(page: SocketAddr) -> Ws {
-    let socket = Socket::new(Domain::for_address(page), Type::STREAM, None).unwrap();
-    socket.set_tcp_mss(1460).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.set_read_timeout(Some(BOUND)).unwrap();
-    socket.connect(&page.into()).unwrap();
-    Ws::on(Client(socket.into()), "/live")
-}
-
 #[test]
 fn a_viewer_that_does_not_read_is_ended_at_the_write_deadline_and_costs_the_others_nothing() {
     const WRITE: Duration = Duration::from_secs(1);
-    let site = Site::start(&["--service", "echo", "--write-timeout", "1s"]);
+    let site = Site::start(&["--service", "echo", "--write-timeout", "1s", "--idle-timeout", "5m"]);
     let mut clients: Vec<Client> = (0..200).map(|_| site.server.client()).collect();
     let mut viewer = Ws::connect(site.page, "/live");
     told_that(&mut viewer, |state| state["now"] == 200);
     let began = Instant::now();
-    let slow: Vec<Ws> = (0..10).map(|_| with_little_room_on_the_way(site.page)).collect();
+    // On an ordinary connection over loopback, the kernels have room for a minute's worth of states.
+    let slow: Vec<Ws> = (0..10).map(|_| Ws::with_little_room_on_the_way(site.page, "/live")).collect();
     let ending = thread::spawn(move || {
         slow.iter().for_each(|slow| slow.0.wait_for_hang_up());
         (slow, began.elapsed())

@@ -22,6 +22,7 @@ use socket_steps::room::Room;
 use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
+use support::figures::figure;
 use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
 use support::{BOUND, Client, Server, program, resident, run, wait_until};
 
@@ -127,12 +128,15 @@ impl Here {
 
 const SHORT: Duration = Duration::from_millis(500);
 
+/// How much later than a deadline is late.
+const LATE: Duration = Duration::from_millis(500);
+
 #[test]
 fn a_flood_of_pings_without_reading_ends_at_the_write_deadline() {
     let here = Here::with(Limits { write: SHORT, ..Limits::default() });
     let (mut says, mut hears) = (Ws::connect(here.address, "/chat"), Ws::connect(here.address, "/chat"));
     // Not in the room: there, it would be ended as soon as it has to be told something.
-    let mut floods = Ws::on(Client::with_a_small_window(here.address), "/live");
+    let mut floods = Ws::with_little_room_on_the_way(here.address, "/live");
     let began = Instant::now();
     let flood = masked(FIN | PING, &[b'x'; 125]).repeat(1000);
     let flooding = thread::spawn(move || {
@@ -159,6 +163,15 @@ fn a_flood_of_pings_without_reading_ends_at_the_write_deadline() {
     // It is no clean end: what it was sent has a gap.
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert!(said > 10, "the others said only {said} lines");
+    figure(
+        "B19",
+        took <= SHORT + LATE,
+        format!(
+            "a flood of pings, {} KiB, ended after {took:.2?} with a write deadline of {SHORT:?}; meanwhile the others \
+             have said {said} lines",
+            sent / 1024
+        ),
+    );
     here.stop();
 }
 
