@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use socket_steps::arq::link::{Fates, Faults};
 use socket_steps::arq::sender::{Options, Sender, State};
-use support::figures::{figure, full};
+use support::figures::{figure, tries};
 use support::lossy::{BAD, PATIENT, World, long_message};
 
 const PERFECT: Faults = Faults { lost: 0, doubled: 0, late: 0, damaged: 0, ..BAD };
@@ -160,13 +160,13 @@ fn faults() -> impl Strategy<Value = Faults> {
 
 #[test]
 fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
-    let cases = if full() { 2000 } else { 200 };
+    let tries = tries(200, 2000);
+    let (cases, seed) = (tries.cases, tries.rng_seed);
     let numbers = prop_oneof![any::<u32>(), u32::MAX - 100..=u32::MAX];
     let messages = prop::collection::vec(any::<u8>(), 0..3000);
     let anything = (messages, numbers, 1..80_usize, 1..100_usize, faults(), any::<u32>());
     let delivered = Cell::new(0);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
-    let outcome = TestRunner::new(config).run(&anything, |(message, first, window, piece, faults, seed)| {
+    let outcome = TestRunner::new(tries).run(&anything, |(message, first, window, piece, faults, seed)| {
         let options = Options { window, piece, patience: seconds(200) };
         let mut world = World::new(Sender::new(message.clone(), first, options), faults, u64::from(seed));
         let state = world.play();
@@ -189,7 +189,8 @@ fn any_message_arrives_whole_and_once_through_any_link_or_its_sender_is_told() {
         "B21",
         true,
         format!(
-            "{cases} messages through links as bad as you like: {delivered} whole and once, {gave_up} given up and told"
+            "{cases} messages through links as bad as you like: {delivered} whole and once, {gave_up} given up and told; \
+             seed {seed}"
         ),
     );
 }

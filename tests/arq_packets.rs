@@ -10,7 +10,7 @@ use socket_steps::arq::packet::{HEADER, Kind, MAX_DATA, MAX_WINDOW, Malformed, P
 use socket_steps::arq::peers::{Limits, Peers};
 use socket_steps::arq::receiver::Receiver;
 use socket_steps::arq::sender::{Options, Sender, State};
-use support::figures::full;
+use support::figures::tries;
 
 fn packets() -> impl Strategy<Value = Packet> {
     let kinds = prop_oneof![Just(Kind::Hello), Just(Kind::Cookie), Just(Kind::Data), Just(Kind::Last), Just(Kind::Ack)];
@@ -22,7 +22,7 @@ fn packets() -> impl Strategy<Value = Packet> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(if full() { 250 } else { 50 }) })]
+    #![proptest_config(tries(50, 250))]
 
     #[test]
     fn a_packet_comes_out_as_it_went_in(packet in packets()) {

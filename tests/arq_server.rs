@@ -14,6 +14,7 @@ use socket_steps::arq::packet::{HEADER, Kind, MAX_WINDOW, Malformed, Packet};
 use socket_steps::arq::peers::{Limits, News, Peers, Reaction};
 use socket_steps::arq::receiver::Receipt;
 use socket_steps::arq::sender::{Sender, State};
+use support::figures::tries;
 use support::lossy::{BAD, PATIENT, World, long_message};
 
 const START: Duration = Duration::ZERO;
@@ -104,7 +105,7 @@ fn a_cookie_opens_a_message_for_its_own_address_with_its_own_number() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(tries(200, 2000))]
 
     #[test]
     fn no_answer_is_larger_than_what_it_answers_and_no_answer_is_answered(

@@ -16,6 +16,7 @@ use socket_steps::arq::peers::Limits;
 use socket_steps::arq::sender::Options;
 use support::datagrams::Receiving;
 use support::lossy::long_message;
+use support::trace::{Trace, can_trace};
 use support::{BOUND, Server as ChildServer, has_ipv6, run};
 
 const BAD: Faults = Faults {
@@ -215,6 +216,25 @@ fn the_programs_client_is_heard_by_its_server_through_whatever_it_loses() {
         let (status, output, errors) = run(&mut program(words), b"");
         assert!(status.success() && output.starts_with("delivered; sent "), "{status} {output} {errors}");
         assert_eq!(server.next_line().unwrap(), "received 안녕하세요, 서버님!");
+    }
+}
+
+#[test]
+fn the_programs_server_goes_on_when_it_is_told_that_a_client_cannot_be_reached() {
+    if !can_trace() {
+        return;
+    }
+    for error in ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"] {
+        // Of an ICMP message Linux tells only a socket that is connected, which a server's is not. So strace tells it,
+        // right after the client's greeting.
+        let fault = format!("recvfrom:error={error}:when=2..4");
+        let (mut command, trace) = Trace::with_fault(&fault, program(&[]).get_program());
+        let mut server = ChildServer::from_command(command.args(["server", "127.0.0.1:0"]));
+        for message in ["hello", "and hello again"] {
+            send(server.socket_addr(), message.into(), patient(), perfect(), perfect()).unwrap();
+            assert_eq!(server.next_line().unwrap(), format!("received {message}"));
+        }
+        assert_eq!(trace.wait_for_injections(3).len(), 3, "{}", trace.text());
     }
 }
 

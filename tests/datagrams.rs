@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
+use support::trace::{Trace, can_trace};
 use support::{BOUND, PREFIX, Server, has_ipv6, run, wait_until};
 
 /// What a datagram over IPv4 can carry.
@@ -189,6 +190,23 @@ fn the_server_goes_on_when_a_client_has_gone_before_the_answer() {
     server.signal(Signal::CONT);
     server.wait_for_log(&format!("127.0.0.1:{port} says I cannot wait"));
     is_answered(&server, "안녕하세요");
+}
+
+#[test]
+fn the_server_goes_on_when_it_is_told_that_a_client_cannot_be_reached() {
+    if !can_trace() {
+        return;
+    }
+    for (error, why) in [("ECONNREFUSED", "Connection refused"), ("EHOSTUNREACH", "No route to host")] {
+        // Of an ICMP message Linux tells only a socket that is connected, which a server's is not. So strace tells it.
+        let fault = format!("recvfrom:error={error}:when=2..4");
+        let (mut command, trace) = Trace::with_fault(&fault, program(&[]).get_program());
+        let server = Server::from_command(command.args(["server", "127.0.0.1:0"]));
+        is_answered(&server, "one who cannot be reached afterwards");
+        (0..3).for_each(|_| drop(server.wait_for_log(&format!("going on: {why}"))));
+        is_answered(&server, "안녕하세요");
+        assert_eq!(trace.wait_for_injections(3).len(), 3, "{}", trace.text());
+    }
 }
 
 #[test]

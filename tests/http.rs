@@ -269,32 +269,40 @@ fn what_is_right_is_served_however_it_is_written() {
 fn a_head_that_takes_longer_than_5_seconds_is_not_waited_for() {
     let site = Site::start(&[]);
     let began = Instant::now();
+    // A page's, and that of a WebSocket, with all that belongs to it but its end.
+    let handshake = handshake("/live", "A: ");
+    let heads = ["GET / HTTP/1.1\r\nHost: localhost\r\nA: ", handshake.strip_suffix("\r\n").unwrap()];
     thread::scope(|scope| {
         // One says nothing at all, and need not be told anything.
         let silent = scope.spawn(|| {
             let rest = Client::connect(site.page).rest();
             (rest, began.elapsed())
         });
-        let drips = scope.spawn(|| {
+        let drips = heads.map(|head| {
             let mut client = Client::connect(site.page);
-            let mut reader = Client(client.0.try_clone().unwrap());
-            let answer = scope.spawn(move || (reader.rest_and_end().0, began.elapsed()));
-            // A byte at a time, and never the last: no wait for a byte ever becomes long.
-            for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ".iter().chain([b'x'].iter().cycle()) {
-                if answer.is_finished() || std::io::Write::write_all(&mut client.0, &[*byte]).is_err() {
-                    break;
+            scope.spawn(move || {
+                let mut reader = Client(client.0.try_clone().unwrap());
+                let answer = scope.spawn(move || (reader.rest_and_end().0, began.elapsed()));
+                // A byte at a time, and never the last: no wait for a byte ever becomes long.
+                for byte in head.bytes().chain(std::iter::repeat(b'x')) {
+                    if answer.is_finished() || std::io::Write::write_all(&mut client.0, &[byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
                 }
-                thread::sleep(Duration::from_millis(50));
-            }
-            answer.join().unwrap()
+                answer.join().unwrap()
+            })
         });
         // Meanwhile, everyone else is served.
         assert_eq!(site.get("/").status, 200);
         let (nothing, silent_for) = silent.join().unwrap();
         assert!(nothing.is_empty(), "{}", String::from_utf8_lossy(&nothing));
-        let (answer, dripped_for) = drips.join().unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 408 Request Timeout\r\n"), "{}", String::from_utf8_lossy(&answer));
-        for took in [silent_for, dripped_for] {
+        let dripped_for = drips.map(|drips| {
+            let (answer, dripped_for) = drips.join().unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 408 Request Timeout\r\n"), "{}", String::from_utf8_lossy(&answer));
+            dripped_for
+        });
+        for took in dripped_for.into_iter().chain([silent_for]) {
             assert!(took >= Duration::from_secs(5), "{took:?} after the connect");
             assert!(took < Duration::from_secs(15), "{took:?} after the connect");
         }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
@@ -176,16 +177,37 @@ fn a_full_page_leaves_the_server_alone() {
 }
 
 #[test]
-fn a_viewer_that_does_not_read_costs_the_others_nothing() {
-    let site = Site::start(&["--service", "echo"]);
-    let _clients: Vec<Client> = (0..200).map(|_| site.server.client()).collect();
-    let _slow: Vec<Ws> = (0..10).map(|_| Ws::on(Client::with_a_small_window(site.page), "/live")).collect();
+fn a_viewer_that_does_not_read_is_ended_at_the_write_deadline_and_costs_the_others_nothing() {
+    const WRITE: Duration = Duration::from_secs(1);
+    let site = Site::start(&["--service", "echo", "--write-timeout", "1s", "--idle-timeout", "5m"]);
+    let mut clients: Vec<Client> = (0..200).map(|_| site.server.client()).collect();
     let mut viewer = Ws::connect(site.page, "/live");
+    told_that(&mut viewer, |state| state["now"] == 200);
     let began = Instant::now();
-    for _ in 0..4 {
-        assert_eq!(told_that(&mut viewer, |state| state["now"] == 200)["connections"].as_array().unwrap().len(), 200);
+    // On an ordinary connection over loopback, the kernels have room for a minute's worth of states.
+    let slow: Vec<Ws> = (0..10).map(|_| Ws::with_little_room_on_the_way(site.page, "/live")).collect();
+    let ending = thread::spawn(move || {
+        slow.iter().for_each(|slow| slow.0.wait_for_hang_up());
+        (slow, began.elapsed())
+    });
+    // Meanwhile the others are told and answered as if nothing were.
+    let mut heard = 0;
+    while !ending.is_finished() {
+        let state = viewer.hear();
+        heard += state.len();
+        let state: Value = serde_json::from_str(&state).unwrap();
+        assert_eq!(state["connections"].as_array().unwrap().len(), 200);
+        clients[0].send("hello").expect("hello");
     }
-    assert!(began.elapsed() < BOUND / 2);
+    let (slow, took) = ending.join().unwrap();
+    // Not because nothing was heard of them: that would be after a minute.
+    assert!(took >= WRITE && took < BOUND / 2, "{took:?}");
+    for mut slow in slow {
+        let (came, end) = slow.0.rest_and_end();
+        assert!(came.len() < heard, "{} bytes, and who reads has had {heard}: it was not behind", came.len());
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "what it was told has a gap");
+    }
+    assert_eq!(told(&mut viewer)["now"], 200);
 }
 
 #[test]

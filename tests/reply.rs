@@ -6,11 +6,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Cases, TestRunner};
+use proptest::test_runner::TestRunner;
 use socket_steps::deadline::Timeouts;
 use socket_steps::server::Config;
 use socket_steps::services;
 use socket_steps::stats::CloseReason;
+use support::figures::tries;
 use support::kit::Kit;
 use support::{Client, PREFIX, Server};
 
@@ -118,7 +119,7 @@ fn bytes_cut_anywhere_come_back_and_so_does_text_with_every_character_whole() {
     // Bytes of which characters are made, so that cut and broken ones are frequent.
     let any_bytes = prop::collection::vec(prop::sample::select(b"a\x80\x95\xc3\xec\xed\xf0\xf4\xff".to_vec()), 1..60);
     let any_text = "[a-z가-힣🦀-🦊]{1,20}";
-    let mut runner = TestRunner::new(Cases { cases: 40, failure_persistence: None, ..Cases::default() });
+    let mut runner = TestRunner::new(tries(40, 400));
     runner
         .run(&(any_bytes, any_text, cuts()), |(some_bytes, some_text, cuts)| {
             let answer = send_in_pieces(&bytes, cut(&some_bytes, &cuts));

@@ -194,7 +194,8 @@ fn any_bytes_are_answered_alike_and_rightly_however_they_are_cut() {
     let codes = codes.into_inner();
     assert!(codes.contains_key(&Some(1002)) && codes.len() > 2, "there was nothing to refuse: {codes:?}");
     let codes: Vec<String> = codes.iter().map(|(code, times)| format!("{times} with {}", code.unwrap_or(0))).collect();
-    figure("B22", true, format!("frames: {} times any, ended {}; 0 failed", tries.cases, codes.join(", ")));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure("B22", true, format!("frames: {cases} times any, ended {}; 0 failed; seed {seed}", codes.join(", ")));
     here.end();
 }
 
@@ -231,6 +232,7 @@ fn a_message_is_heard_as_it_was_said_however_it_is_cut_and_whatever_stands_betwe
         Ok(())
     });
     outcome.unwrap();
-    figure("B22", true, format!("frames: {} conversations cut anywhere, all heard as said", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure("B22", true, format!("frames: {cases} conversations cut anywhere, all heard as said; seed {seed}"));
     here.end();
 }

@@ -241,10 +241,11 @@ fn one_thing_wrong_with_a_good_head_and_it_is_refused() {
         "B22",
         true,
         format!(
-            "HTTP heads: {} good ones understood; {} with one of {} things wrong, each refused",
+            "HTTP heads: {} good ones understood; {} with one of {} things wrong, each refused; seed {}",
             tries.cases,
             met.values().sum::<u64>(),
-            met.len()
+            met.len(),
+            tries.rng_seed
         ),
     );
 }
@@ -310,8 +311,8 @@ fn any_bytes_are_decided_alike_however_they_are_cut() {
         "B22",
         true,
         format!(
-            "HTTP heads: {} thought up, {heads} understood, {refused} refused, {unfinished} without end, 0 failed",
-            tries.cases
+            "HTTP heads: {} thought up, {heads} understood, {refused} refused, {unfinished} without end, 0 failed; seed {}",
+            tries.cases, tries.rng_seed
         ),
     );
 }
@@ -334,6 +335,7 @@ fn any_bytes_get_the_answer_from_the_page_that_the_head_deserves() {
         Ok(())
     });
     outcome.unwrap();
-    figure("B22", true, format!("HTTP: {} requests thought up and sent to the page, 0 failed", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure("B22", true, format!("HTTP: {cases} requests thought up and sent to the page, 0 failed; seed {seed}"));
     is_as_good_as_new(site);
 }

@@ -146,7 +146,12 @@ fn any_bytes_are_the_same_lines_however_they_are_cut() {
     });
     outcome.unwrap();
     assert!(too_long > 0 && too_long < tries.cases, "{too_long}");
-    figure("B22", true, format!("lines: {} inputs thought up, {too_long} with a line too long, 0 failed", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure(
+        "B22",
+        true,
+        format!("lines: {cases} inputs thought up, {too_long} with a line too long, 0 failed; seed {seed}"),
+    );
 }
 
 #[test]
@@ -158,6 +163,7 @@ fn any_bytes_are_answered_line_by_line() {
         Ok(())
     });
     outcome.unwrap();
-    figure("B22", true, format!("lines: {} conversations with the service, all answered rightly", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure("B22", true, format!("lines: {cases} conversations with the service, all answered rightly; seed {seed}"));
     stop(server);
 }

@@ -37,11 +37,4 @@ mod visitors;
 mod watched;
 mod words;
 
-use proptest::test_runner::Config;
-
-/// How many inputs proptest thinks of: so many in `cargo test`, and so many for the bar. What it finds goes into
-/// `corpus/`, with a word about it, and not into a file of seeds.
-fn tries(usual: u32, full: u32) -> Config {
-    let cases = if support::figures::full() { full } else { usual };
-    Config { failure_persistence: None, ..Config::with_cases(cases) }
-}
+use support::figures::tries;

@@ -148,5 +148,6 @@ fn any_datagrams_are_counted_and_none_but_greetings_are_answered() {
         assert!(met.contains_key(what), "none was {what}: {met:?}");
     }
     let met: Vec<String> = met.iter().map(|(what, times)| format!("{times} {what}")).collect();
-    figure("B22", true, format!("packets: datagrams over UDP, {}; all counted, 0 failed", met.join(", ")));
+    let (met, seed) = (met.join(", "), tries.rng_seed);
+    figure("B22", true, format!("packets: datagrams over UDP, {met}; all counted, 0 failed; seed {seed}"));
 }

@@ -1,19 +1,13 @@
 //! Random numbers that come out the same for the same seed.
 
-use std::env;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+pub(crate) use crate::support::figures::seed;
 
 /// splitmix64: small, good enough, and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
-
-/// The seed of a test: 1, or what `FAULTS_SEED` says. Said aloud, so that a failure can be had again.
-pub(crate) fn seed() -> u64 {
-    let seed = env::var("FAULTS_SEED").map_or(1, |seed| seed.parse().expect("FAULTS_SEED is a number"));
-    println!("seed {seed}; another one: FAULTS_SEED=2 cargo test");
-    seed
-}
 
 impl Random {
     /// Numbers of its own for each `part`, so that one may take more or fewer of them without changing another's.

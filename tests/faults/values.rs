@@ -66,7 +66,12 @@ fn any_text_is_a_value_within_its_bounds_or_is_refused() {
     figure(
         "B22",
         true,
-        format!("durations, sizes, numbers: {} of the corpus, {} thought up, 0 failed", corpus.len(), tries.cases),
+        format!(
+            "durations, sizes, numbers: {} of the corpus, {} thought up, 0 failed; seed {}",
+            corpus.len(),
+            tries.cases,
+            tries.rng_seed
+        ),
     );
 }
 

@@ -203,7 +203,12 @@ fn any_words_are_answered_in_one_line_or_done() {
     });
     outcome.unwrap();
     assert!(met[2] > 0, "{met:?}");
-    figure("B22", true, format!("command lines: {} thought up; {met:?} ended with 0, 1, 2; 0 failed", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure(
+        "B22",
+        true,
+        format!("command lines: {cases} thought up; {met:?} ended with 0, 1, 2; 0 failed; seed {seed}"),
+    );
 }
 
 #[test]
@@ -221,8 +226,9 @@ fn a_chapters_program_answers_words_that_it_does_not_know_with_its_usage_line() 
             !["server", "client", "average", "samples", "--seed"].iter().any(|known| first == known)
         });
     let tries = tries(3, 10);
-    for name in &chapters {
-        let outcome = TestRunner::new(tries.clone()).run(&words, |(first, rest)| {
+    let for_each_chapter = prop::collection::vec(words, chapters.len());
+    let outcome = TestRunner::new(tries.clone()).run(&for_each_chapter, |for_each_chapter| {
+        for (name, (first, rest)) in chapters.iter().zip(for_each_chapter) {
             let words: Vec<OsString> = std::iter::once(first).chain(rest).collect();
             let (status, output, errors) = run(Command::new(file(name)).args(&words).env_remove("RUST_LOG"), b"");
             let is_usage = errors.starts_with(&format!("usage: {name}")) && errors.lines().count() == 1;
@@ -233,14 +239,15 @@ fn a_chapters_program_answers_words_that_it_does_not_know_with_its_usage_line() 
                 status,
                 errors
             );
-            Ok(())
-        });
-        outcome.unwrap();
-    }
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    let (count, cases, seed) = (chapters.len(), tries.cases, tries.rng_seed);
     figure(
         "B22",
         true,
-        format!("command lines: {} chapters, {} times words that they do not know", chapters.len(), tries.cases),
+        format!("command lines: {count} chapters, {cases} times words that they do not know; seed {seed}"),
     );
 }
 
@@ -274,5 +281,6 @@ fn whatever_load_accepts_it_measures() {
         });
     outcome.unwrap();
     assert!(server.stop().status.success());
-    figure("B22", true, format!("load: {} plans, as strange as it accepts, all measured", tries.cases));
+    let (cases, seed) = (tries.cases, tries.rng_seed);
+    figure("B22", true, format!("load: {cases} plans, as strange as it accepts, all measured; seed {seed}"));
 }

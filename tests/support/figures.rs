@@ -3,6 +3,8 @@
 use std::env;
 use std::fmt::Display;
 
+use proptest::test_runner::{Config, RngSeed};
+
 use super::needs::skip;
 
 /// Says what was measured for a row of the bar, and whether that is within it. Whoever prints a figure that depends
@@ -27,6 +29,20 @@ pub fn lacks(row: &str, missing: &str, why: impl Display) {
 /// Whether to measure at the size of the bar, which takes minutes. Otherwise a test is as large as `cargo test` bears.
 pub fn full() -> bool {
     env::var_os("FAULTS").is_some_and(|size| size == "full")
+}
+
+/// The seed of a test: 1, or what `FAULTS_SEED` says. Said aloud, so that a failure can be had again.
+pub fn seed() -> u64 {
+    let seed = env::var("FAULTS_SEED").map_or(1, |seed| seed.parse().expect("FAULTS_SEED is a number"));
+    println!("seed {seed}; another one: FAULTS_SEED=2 cargo test");
+    seed
+}
+
+/// How many inputs proptest thinks of, always the same ones for a seed: so many in `cargo test`, and so many for the
+/// bar. What it finds goes into `tests/faults/corpus/`, with a word about it, and not into a file of seeds.
+pub fn tries(usual: u32, for_the_bar: u32) -> Config {
+    let cases = if full() { for_the_bar } else { usual };
+    Config { failure_persistence: None, rng_seed: RngSeed::Fixed(seed()), ..Config::with_cases(cases) }
 }
 
 /// A line that `tests/faults/run` finds, wherever the test harness has left the cursor.

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::thread;
 
-use super::{Client, Server, program};
+use socket2::{Domain, Socket, Type};
+
+use super::{BOUND, Client, Server, program};
 
 /// A server with a live page; `page` is where that is.
 pub struct Site {
@@ -153,6 +155,18 @@ pub struct Ws(pub Client);
 impl Ws {
     pub fn connect(address: SocketAddr, path: &str) -> Ws {
         Ws::on(Client::connect(address), path)
+    }
+
+    /// A client that kernels keep as little for as on a real network, where packets are small. Over loopback they are
+    /// so large that the kernels keep megabytes for whoever does not read.
+    pub fn with_little_room_on_the_way(address: SocketAddr, path: &str) -> Ws {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_tcp_mss(1460).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_read_timeout(Some(BOUND)).unwrap();
+        socket.set_write_timeout(Some(BOUND)).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Ws::on(Client(socket.into()), path)
     }
 
     pub fn on(mut client: Client, path: &str) -> Ws {
