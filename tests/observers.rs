@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -26,9 +28,9 @@ const QUEUE: u64 = 4096;
 #[derive(Default)]
 struct Noticed {
     clients: u64,
-    /// The longest time from one that is served to the next, in each look, but for what the threads have spent in
-    /// waiting for a processor; the shortest first. What only one look sees is the machine's: a server that is held
-    /// up is held up in all of them.
+    /// The longest time from one that is served to the next, in each look, but for what a thread has spent in waiting
+    /// for a processor; the shortest first. What only one look sees is the machine's: a server that is held up is held
+    /// up in all of them.
     own_gaps: Vec<Duration>,
     /// The longest of all, with everything.
     gap: Duration,
@@ -36,15 +38,24 @@ struct Noticed {
     grown: u64,
 }
 
-/// How long the threads of this process could have run and had no processor, together (see proc(5), `schedstat`).
-fn waited_for_a_processor() -> Duration {
+/// How long each thread of this process could have run and had no processor (see proc(5), `schedstat`).
+fn waits_for_a_processor() -> HashMap<OsString, Duration> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     // One that ends while we look has no file any more.
     let waited = tasks.filter_map(|task| {
-        let times = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        times.split_whitespace().nth(1)?.parse::<u64>().ok()
+        let task = task.ok()?;
+        let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        Some((task.file_name(), Duration::from_nanos(times.split_whitespace().nth(1)?.parse().ok()?)))
     });
-    Duration::from_nanos(waited.sum())
+    waited.collect()
+}
+
+/// How long a single thread has waited since then: of several that waited at the same time, the one that waited
+/// longest. Their sum may be longer than the time in which they did, and would hide what the server has to answer for.
+fn longest_wait(before: &HashMap<OsString, Duration>, now: &HashMap<OsString, Duration>) -> Duration {
+    let wait =
+        |(thread, waited): (_, &Duration)| waited.saturating_sub(before.get(thread).copied().unwrap_or_default());
+    now.iter().map(wait).max().unwrap_or_default()
 }
 
 /// How often is looked: a virtual machine takes some milliseconds away now and then, 9 of them from a loop that does
@@ -68,7 +79,7 @@ fn look(server: &Kit, for_at_least: Duration, noticed: &mut Noticed) {
     // Each is two events.
     const FEW: u64 = 2500 / LOOKS as u64;
     let began = Instant::now();
-    let (mut last, mut waited) = (began, waited_for_a_processor());
+    let (mut last, mut waited) = (began, waits_for_a_processor());
     let (mut clients, mut own_gap) = (0, Duration::ZERO);
     while clients < FEW || began.elapsed() < for_at_least {
         let mut client = server.client();
@@ -76,9 +87,9 @@ fn look(server: &Kit, for_at_least: Duration, noticed: &mut Noticed) {
         // A thousand a second, ended in good order, would leave no port to come from.
         client.reset();
         let gap = last.elapsed();
-        let waited_before = std::mem::replace(&mut waited, waited_for_a_processor());
+        let waited_before = std::mem::replace(&mut waited, waits_for_a_processor());
         clients += 1;
-        own_gap = own_gap.max(gap.saturating_sub(waited.saturating_sub(waited_before)));
+        own_gap = own_gap.max(gap.saturating_sub(longest_wait(&waited_before, &waited)));
         noticed.gap = noticed.gap.max(gap);
         last = Instant::now();
     }

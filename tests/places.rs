@@ -119,32 +119,6 @@ fn with_wait_a_stop_tells_those_who_wait_and_is_not_held_up_by_them() {
 }
 
 #[test]
-fn a_flood_of_newcomers_does_not_hold_up_a_stop() {
-    let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
-    let mut held = server.client();
-    assert!(is_served(held.send("hello\n"), "hello\n"));
-    let address = server.socket_addr();
-    let (over, came) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                // Until nobody listens any more.
-                while !over.load(Ordering::SeqCst) && std::net::TcpStream::connect(address).is_ok() {
-                    came.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        wait_until("the flood is on", || (came.load(Ordering::SeqCst) > 500).then_some(()));
-        let ended = server.stop();
-        over.store(true, Ordering::SeqCst);
-        assert!(ended.status.success(), "{ended:?}");
-        assert!(ended.took < Duration::from_secs(4), "{:?}", ended.took);
-        assert!(ended.accounts.of("refused") + ended.accounts.of("failed") >= 500, "{:?}", ended.accounts);
-    });
-    assert!(held.rest().is_empty());
-}
-
-#[test]
 fn with_one_place_2000_clients_that_read_to_the_end_and_come_again_are_all_served() {
     let server = Server::start(&["--service", "lines", "--max-connections", "1"]);
     for number in 0..2000 {

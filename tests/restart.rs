@@ -98,10 +98,13 @@ impl Met {
 
 #[test]
 fn under_load_a_port_can_be_had_again_at_the_first_try_after_a_stop_and_after_a_kill() {
+    let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
     let restarts = if full() { 100 } else { 10 };
+    // In good order, except for the last quarter: a reset that somebody has met before is due to a stop.
+    let first_kill = restarts - restarts / 4;
     let mut address = "127.0.0.6:0".to_owned();
     let (met, over) = (Met::default(), AtomicBool::new(false));
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut ended_by_stops, mut reset_by_stops) = (Duration::ZERO, 0, 0);
     thread::scope(|scope| {
         // Whatever fails below must end the clients, too.
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -118,30 +121,34 @@ fn under_load_a_port_can_be_had_again_at_the_first_try_after_a_stop_and_after_a_
                 let before = met.answers.load(Ordering::SeqCst);
                 let answered = || (met.answers.load(Ordering::SeqCst) >= before + 100).then_some(());
                 support::wait_until("its clients are answered", answered);
-                // In good order, except that every fourth is killed.
-                if round % 4 == 3 {
-                    server.signal(Signal::KILL);
-                    server.wait_for_status();
-                } else {
+                if round < first_kill {
                     let ended = server.stop();
                     assert!(ended.status.success(), "{ended:?}");
+                } else {
+                    if round == first_kill {
+                        (ended_by_stops, reset_by_stops) = (of(&met.ends), of(&met.resets));
+                    }
+                    server.signal(Signal::KILL);
+                    server.wait_for_status();
                 }
             }
         }));
         over.store(true, Ordering::SeqCst);
         result.unwrap_or_else(|failure| panic::resume_unwind(failure));
     });
-    let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
-    assert!(of(&met.refusals) > 0 && of(&met.ends) >= restarts, "nobody was there at the time: {met:?}");
+    assert!(of(&met.refusals) > 0 && ended_by_stops >= first_kill, "nobody was there at the time: {met:?}");
+    // Who comes in the very instant in which the port is closed cannot be told; there are few such.
+    assert!(reset_by_stops * 20 <= ended_by_stops, "{reset_by_stops} resets by stops: {met:?}");
     figure(
         "B25",
         true,
         format_args!(
-            "{restarts} restarts, every fourth after a kill, with 16 clients that never let up: {restarts} bound at the \
-             first try, the slowest was there after {slowest:.1?}; {} whole answers, 0 halves, {} clean ends, {} resets",
+            "{restarts} restarts, the last quarter after a kill, with 16 clients that never let up: {restarts} bound \
+             at the first try, the slowest was there after {slowest:.1?}; {} whole answers, 0 halves; \
+             {ended_by_stops} clean ends and {reset_by_stops} resets by stops, {} and {} by kills",
             of(&met.answers),
-            of(&met.ends),
-            of(&met.resets)
+            of(&met.ends) - ended_by_stops,
+            of(&met.resets) - reset_by_stops
         ),
     );
 }

@@ -254,3 +254,21 @@ fn an_address_that_the_kernel_does_not_give_is_one_line_and_status_2() {
         trace.assert_injected(1..);
     }
 }
+
+#[test]
+fn an_address_that_is_somebody_elses_or_is_taken_is_one_line_with_the_remedy() {
+    if !can_trace() {
+        return;
+    }
+    // Permission is nothing that root could do without, so it is not asked for.
+    for (error, remedy) in [
+        ("EACCES", "Permission denied; choose a port from 1024 up, or a folder that you may write to"),
+        ("EADDRINUSE", "Address already in use; another program listens there: end it, or choose another address"),
+    ] {
+        let (mut command, trace) = Trace::with_fault(&format!("bind:error={error}:when=1"), program().get_program());
+        let (status, shown, errors) = run(command.args(["--no-page", "--listen", "127.0.0.1:0"]), b"");
+        let line = format!("socket-steps: cannot listen on 127.0.0.1:0: {remedy}");
+        assert_eq!((status.code(), shown.as_str(), errors), (Some(2), "", line), "{error}");
+        assert_eq!(trace.injections().len(), 1, "{error}: {}", trace.text());
+    }
+}

@@ -1,15 +1,17 @@
 //! The clock on the wall can be set, forwards and backwards, while a server runs. Here, nothing waits by it.
 //!
-//! A test cannot set it: it is the whole machine's. So it is looked at who asks for it, in the source and in the system
-//! calls.
+//! A test cannot set it: it is the whole machine's. But faketime can stand between a program and its clock, which is
+//! then another at once. What the kernel waits for is out of its reach, so it is also looked at who asks for the clock,
+//! in the source and in the system calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::trace::can_trace;
-use crate::support::{Server, program, wait_until};
+use crate::support::web::Site;
+use crate::support::{Server, has_program, program, run, wait_until};
 
 /// Who may look at the wall, and what for.
 const ALLOWED: [(&str, &str); 2] =
@@ -86,4 +88,47 @@ fn no_wait_of_the_server_ends_by_the_clock_on_the_wall() {
     let by_the_wall: Vec<&str> = trace.lines().filter(|line| waits_by_the_wall(line)).collect();
     assert_eq!(by_the_wall, Vec::<&str>::new());
     println!("{timed} waits with an end, 0 of them by the wall");
+}
+
+/// The library that faketime puts before the others; `None`, and said so, where there is no faketime.
+fn faketime() -> Option<String> {
+    let ask = |command: &mut Command| run(command, b"").1;
+    has_program("faketime").then(|| ask(Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"])))
+}
+
+#[test]
+fn when_the_clock_is_set_the_date_is_another_and_the_deadlines_are_not() {
+    const YEAR: i64 = 365 * 24 * 60 * 60;
+    let Some(faketime) = faketime() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, next) = (folder.path().join("clock"), folder.path().join("next"));
+    // At once: a file that is being written is no time.
+    let set_clock = |seconds: i64| {
+        fs::write(&next, format!("{seconds:+}")).unwrap();
+        fs::rename(&next, &clock).unwrap();
+    };
+    set_clock(0);
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--page", "127.0.0.1:0", "--service", "lines", "--idle-timeout", "1s"]);
+    // Asked for anew each time; and the clock that cannot be set is left as it is.
+    command.env("LD_PRELOAD", faketime).env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let site = Site::of(Server::from_command(&mut command));
+    let steps = [10 * YEAR, -10 * YEAR, 0];
+    for seconds in steps {
+        let came = Instant::now();
+        let mut silent = site.server.client();
+        silent.say_hello();
+        set_clock(seconds);
+        let date = httpdate::parse_http_date(site.get("/").field("date")).unwrap();
+        let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let shown = since_1970(date) - since_1970(SystemTime::now());
+        assert!((shown - seconds).abs() < YEAR, "the clock was not set: {shown} s and not {seconds} s from now");
+        // Neither too early nor never.
+        assert!(silent.rest().is_empty());
+        assert!(came.elapsed() >= Duration::from_secs(1), "{:?} after {seconds} s", came.elapsed());
+    }
+    let ended = site.server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.log.matches("ended (idle)").count(), steps.len(), "{}", ended.log);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::support::figures::{full, skipped};
+use crate::support::figures::{figure, full, skipped};
 use crate::support::{BOUND, Server, wait_until};
 use crate::tail::{Tail, figure_of_times};
 
@@ -153,12 +153,18 @@ fn a_thousand_who_drip_go_at_their_deadlines_and_the_others_do_not_notice_them()
     let (first, last) = (*lasted.iter().min().unwrap(), *lasted.iter().max().unwrap());
     assert!(first >= size.deadline, "gone too early, after {first:?}");
     let late = last - size.deadline;
-    let gone =
-        format!("{} drips gone at the latest {late:.0?} after their deadline of {:?}", lasted.len(), size.deadline);
+    // However busy the machine is: a deadline that is missed by so much is none.
+    assert!(late <= 10 * MOST_LATE, "gone too late, by {late:?}");
+    let gone = format_args!(
+        "{} drips gone at the latest {late:.0?} after their deadline of {:?}",
+        lasted.len(),
+        size.deadline
+    );
+    figure("B9", late <= MOST_LATE, gone);
     if among.rounds() == 0 {
-        return skipped("B9", format_args!("this machine is too busy for a round among the drips; {gone}"));
+        return skipped("B9", "this machine is too busy for a round among the drips");
     }
     let slower = among.quietest() / without.quietest();
-    let others = format!("the others' p99 × {slower:.2}: {among} among them, {without} without");
-    figure_of_times("B9", slower <= MOST_SLOWER && late <= MOST_LATE, &without, format_args!("{gone}; {others}"));
+    let others = format_args!("the others' p99 × {slower:.2}: {among} among them, {without} without");
+    figure_of_times("B9", slower <= MOST_SLOWER, &without, others);
 }
