@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::needs::skip;
 use support::web::{FIN, PING, PONG, Site, Ws};
 use support::{
     BOUND, Client, PREFIX, STOPPING, Server, after, descriptors, has_program, program, run, threads, wait_until,
@@ -369,7 +370,7 @@ fn nodes_own_websocket_watches_and_talks() {
     }
     let (_, found, _) = run(Command::new("node").args(NODE).arg("console.log(typeof WebSocket)"), b"");
     if found != "function" {
-        return eprintln!("SKIPPED: this needs a Node with a WebSocket, 20.10 or newer");
+        return skip("node-websocket", "Node has one from 20.10 on");
     }
     let site = Site::start(&[]);
     let mut talks = Ws::connect(site.page, "/chat");

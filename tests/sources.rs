@@ -10,6 +10,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use machines::Machine;
 use socket2::{Domain, Socket, Type};
+use support::needs::skip;
 use support::{Client, Server};
 
 /// Two addresses of one customer, and one of another, from the addresses for documentation (RFC 3849).
@@ -40,7 +41,7 @@ fn client_from(source: &str, server: &Server) -> Client {
 fn a_network_of_64_bits_has_as_many_places_as_one_address() {
     let machine = match machine() {
         Ok(machine) => machine,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
+        Err(why) => return skip("namespaces", why),
     };
     machine.run(|| {
         let server = Server::listening_on("[::1]:0", &["--service", "lines", "--per-source", "1"]);

@@ -12,13 +12,15 @@ use std::sync::Mutex;
 use std::thread;
 
 /// Everything that can be asked for by name, as in `MUST_HAVE=strace,namespaces cargo test`.
-const NEEDS: [&str; 20] = [
+const NEEDS: [&str; 22] = [
     // Programs. To have strace is to be allowed to trace, too.
     "cc",
     "chromium",
     "curl",
+    "faketime",
     "nohup",
     "node",
+    "node-websocket",
     "prlimit",
     "python3",
     "script",
