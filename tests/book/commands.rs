@@ -30,6 +30,8 @@ pub(crate) struct Command {
     pub(crate) text: String,
     /// It listens, until Ctrl-C.
     pub(crate) is_server: bool,
+    /// It starts a server beside its other commands: in the background (`&`), or in front of them (`| {`).
+    pub(crate) starts_server: bool,
     /// Commands in quotes, for a program to start: as they are run, and as the page has them.
     pub(crate) quoted: Vec<(String, String)>,
 }
@@ -37,7 +39,8 @@ pub(crate) struct Command {
 impl Command {
     /// Replaces each `cargo run`, the last one first: it may be quoted in the words of another.
     pub(crate) fn parse(shown: &str, programs: &Path) -> Result<Command, String> {
-        let mut command = Command { text: shown.to_owned(), is_server: false, quoted: Vec::new() };
+        let mut command =
+            Command { text: shown.to_owned(), is_server: false, starts_server: false, quoted: Vec::new() };
         while let Some(at) = command.text.rfind(CARGO_RUN) {
             let rest = &command.text[at + CARGO_RUN.len()..];
             let quote = command.text[..at].chars().next_back().filter(|last| "'\"".contains(*last));
@@ -50,13 +53,17 @@ impl Command {
             // A server that another program starts listens where it likes.
             let address = if quote.is_some() && is_server { "127.0.0.1:0" } else { "127.0.0.1:8080" };
             let text = run.with_defaults(address);
-            command.is_server |= is_server && quote.is_none();
+            let in_background = goes_on(&rest[length..]);
+            command.starts_server |= is_server && quote.is_none() && in_background;
+            command.is_server |= is_server && quote.is_none() && !in_background;
             if quote.is_some() {
                 command.quoted.push((text.clone(), format!("{CARGO_RUN}{}", &rest[..length])));
             }
             command.text.replace_range(at..at + CARGO_RUN.len() + length, &text);
         }
         command.start_python();
+        // What else would listen meets the one that does already.
+        command.is_server &= !command.starts_server;
         Ok(command)
     }
 
@@ -140,6 +147,12 @@ pub(crate) fn patiently(command: &str, is_silent: bool) -> String {
     if is_silent { SILENCE.replace(&command, "sleep 600 |").into_owned() } else { command.into_owned() }
 }
 
+/// Whether the shell starts other commands while the simple command that this follows is running.
+fn goes_on(rest: &str) -> bool {
+    static BESIDE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:\d?>\S+ *)*(?:&(?:[^&]|$)|\| *\{)"));
+    BESIDE.is_match(rest)
+}
+
 /// Where the simple command at the beginning of this text ends.
 fn end_of_command(text: &str, quoted: Option<char>) -> usize {
     let mut open: Option<char> = None;
@@ -199,6 +212,10 @@ mod tests {
         assert!(Command::parse("cargo run --bin ch04_reply -- server", &programs).unwrap().is_server);
         assert!(!Command::parse("cargo run --bin ch04_reply -- client", &programs).unwrap().is_server);
         assert!(Command::parse("python3 tutorial/starters/a.py", &programs).unwrap().is_server);
+        let in_background =
+            Command::parse("(a=b cargo run -- -l [::1]:80 2>&1 & sleep 1; cargo run)", &programs).unwrap();
+        assert!(in_background.starts_server && !in_background.is_server);
+        assert!(!Command::parse("cargo run 2>&1 && true", &programs).unwrap().starts_server);
         let quoted = Command::parse("x 'python3 tutorial/starters/a.py 127.0.0.1:8080'", &programs).unwrap();
         assert!(!quoted.is_server);
         let (run, shown) = &quoted.quoted[0];

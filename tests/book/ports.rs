@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use regex_lite::{Captures, Regex};
@@ -30,6 +31,7 @@ impl Ports {
     /// The command with real ports, and for a server the numbers that the page has for what it listens on.
     pub(crate) fn with_real(&mut self, command: &Command) -> Result<(String, Vec<u16>), String> {
         let mut to_come = Vec::new();
+        let mut in_background = Vec::new();
         let mut failed = None;
         let text = ADDRESS.replace_all(&command.text, |found: &Captures<'_>| {
             let page: u16 = found[3].parse().unwrap();
@@ -39,20 +41,26 @@ impl Ports {
                     to_come.push(page);
                     0
                 }
-                None => self.keep(page).unwrap_or_else(|error| {
+                None => self.keep(page, command.starts_server).unwrap_or_else(|error| {
                     failed = Some(format!("cannot keep a port free: {error}"));
                     0
                 }),
             };
+            if command.starts_server {
+                self.open.insert(page, real);
+                in_background.push(real);
+            }
             format!("{}{}{real}", &found[1], &found[2])
         });
-        let text = text.into_owned();
+        let text = until_listening(&text, &in_background);
         failed.map_or(Ok((text, to_come)), Err)
     }
 
-    /// A port that is bound, but does not listen: a connection is refused, and nobody else is given it.
-    fn keep(&mut self, page: u16) -> std::io::Result<u16> {
+    /// A port that is bound, but does not listen: a connection is refused, and nobody else is given it. If it is
+    /// `for_a_server`, one may listen there, as all of ours set SO_REUSEADDR.
+    fn keep(&mut self, page: u16, for_a_server: bool) -> std::io::Result<u16> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(for_a_server)?;
         socket.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())?;
         let real = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
         self.kept.push(socket);
@@ -113,6 +121,18 @@ impl Ports {
     }
 }
 
+/// A page gives a server in the background a second to begin. Here it is waited for, however busy the machine is.
+fn until_listening(command: &str, ports: &[u16]) -> String {
+    static TO_BEGIN: LazyLock<Regex> = LazyLock::new(|| pattern(r"([&{]) sleep \d+;"));
+    let kernel_tells = Path::new("/proc/net/tcp").exists();
+    if ports.is_empty() || !kernel_tells {
+        return command.to_owned();
+    }
+    let listens = |port: &u16| format!("grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp");
+    let all_listen = ports.iter().map(listens).collect::<Vec<_>>().join(" && ");
+    TO_BEGIN.replace(command, format!("${{1}} until {all_listen}; do sleep 0.05; done;")).into_owned()
+}
+
 /// Below, ports are chosen by people.
 const FIRST_EPHEMERAL: u16 = 10_000;
 
@@ -171,7 +191,8 @@ mod tests {
     #[test]
     fn a_port_that_the_page_leaves_alone_refuses() {
         let mut ports = Ports::default();
-        let client = Command { text: "talk 127.0.0.1:8080".into(), is_server: false, quoted: Vec::new() };
+        let text = "talk 127.0.0.1:8080".into();
+        let client = Command { text, is_server: false, starts_server: false, quoted: Vec::new() };
         let (text, _) = ports.with_real(&client).unwrap();
         let address = text.strip_prefix("talk ").unwrap();
         assert!(std::net::TcpStream::connect(address).is_err());

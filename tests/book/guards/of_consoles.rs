@@ -95,6 +95,32 @@ $ cat /dev/zero | head -c 1 | wc -c
 }
 
 #[test]
+fn a_server_in_the_background_is_waited_for() {
+    let page = "\
+# A page
+
+<!-- run: reader -->
+```console
+$ (RUST_LOG=off cargo run -q --bin ch04_reply -- server & sleep 1; cargo run -q --bin ch04_reply -- server; kill $!)
+listening on 127.0.0.1:8080
+Error: Os { code: 98, kind: AddrInUse, message: \"Address already in use\" }
+```
+
+## One that is late
+
+<!-- run: reader -->
+```console
+$ sleep 1 && RUST_LOG=off timeout 1 cargo run -q --bin ch04_reply -- server & sleep 0; echo a | cargo run -q --bin talk
+listening on 127.0.0.1:8080
+서버 응답: a
+```
+";
+    let report = Small::new(page).check(false);
+    assert!(report.problems.is_empty(), "{}", report.problems.join("\n"));
+    Small::new(&page.replace("응답: a", "응답: b")).fails_with("is not what the page says");
+}
+
+#[test]
 fn a_continuation_needs_something_that_goes_on() {
     Small::new(&good().replacen("run: server", "run: servant", 1))
         .fails_with("nothing runs in the terminal \"server\"");
