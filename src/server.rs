@@ -112,7 +112,8 @@ impl Server {
     /// [stopped](Handle::stop). Returns when everything has ended, or the drain deadline has passed.
     ///
     /// The handler is the conversation with one client, from top to bottom. It owns the socket; when it
-    /// returns, however it returns, the connection is closed politely: what was written arrives.
+    /// returns, however it returns, the connection is closed politely: what was written arrives. Its thread has a
+    /// stack of half a mebibyte ([`pool::STACK`](crate::pool::STACK)).
     ///
     /// A stop is orderly. New clients, and those in the backlog, are told. Whoever is between two messages is
     /// ended at once; a message that has begun is finished. At the drain deadline the rest is cut.

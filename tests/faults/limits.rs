@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
+use socket_steps::pool::STACK;
 
 use crate::control_group::ControlGroup;
 use crate::support::needs::{has_program, skip};
@@ -72,8 +73,8 @@ fn without_room_for_another_stack_newcomers_are_told() {
             (same.0 == 20).then_some(now)
         })
     };
-    // As with `ulimit -v`. A stack takes 2 MiB; what it needs besides, it has.
-    let limit = |server: &Server| set(server, Resource::As, Some(settled(server) + 1024 * 1024));
+    // As with `ulimit -v`. There is no room for a stack; what it needs besides, it has.
+    let limit = |server: &Server| set(server, Resource::As, Some(settled(server) + STACK as u64 / 2));
     is_survived(start(&mut program()), limit, |server| set(server, Resource::As, None));
 }
 
