@@ -181,7 +181,7 @@ fn closing_resetting_and_saying_nothing_are_told_apart() {
         })
     });
     let options = ["--connections", "2", "--patience", "300ms"];
-    fails(silent, &options, "no_answer", 2, "no answer to message 5, 300ms after the end");
+    fails(silent, &options, "no_answer", 2, "no answer to message 5 in 300ms");
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub(crate) fn write(out: &mut impl Write, plan: &Plan, outcome: &Outcome) -> io:
     writeln!(out, "{}", headline(plan))?;
     let mut rows = run_rows(plan, outcome, &results);
     rows.push(("latency".to_owned(), quantiles(latencies)));
+    let waited = outcome.tally.unsent + outcome.tally.unanswered;
+    if waited > 0 {
+        let what = count(waited, plan.mode.unit());
+        let text = format!("or longer: {what} had no answer, counted with the time that they had waited");
+        rows.push((String::new(), text));
+    }
     rows.extend(server_rows(plan, outcome, &results));
     if let Some(costs) = &results.own {
         let busy = results.busy * 100.0;
@@ -58,9 +64,8 @@ fn run_rows(plan: &Plan, outcome: &Outcome, results: &Results) -> Vec<Row> {
         None => "closed: nothing is sent while an answer is missing (--rate measures from when each is due)".to_owned(),
         Some(rate) if tally.unsent == 0 => format!("open: {} a second were due, and sent", digits(rate)),
         Some(rate) => {
-            let (unsent, were) = (count(tally.unsent, unit), if tally.unsent == 1 { "was" } else { "were" });
-            let rate = digits(rate);
-            format!("open: of {rate} a second, {unsent} {were} never sent; they count with the time they had waited")
+            let (rate, due) = (digits(rate), count(tally.latencies.len(), unit));
+            format!("open: {rate} a second, {due} due, {} of them never sent", group(tally.unsent))
         }
     };
     rows.push(("loop".to_owned(), loop_is));
@@ -118,7 +123,7 @@ fn opened(plan: &Plan, outcome: &Outcome) -> String {
 
 fn quantiles(latencies: &Histogram<u64>) -> String {
     if latencies.is_empty() {
-        return "nothing was answered".to_owned();
+        return "nothing was to be sent".to_owned();
     }
     let at = |quantile| time(latencies.value_at_quantile(quantile));
     format!("p50 {}, p99 {}, p99.9 {}, max {}", at(0.5), at(0.99), at(0.999), time(latencies.max()))

@@ -135,6 +135,7 @@ pub(crate) fn json(plan: &Plan, outcome: &Outcome) -> Value {
         "per_second": results.rate,
         "megabytes_per_second": results.megabytes,
         "never_sent": tally.unsent,
+        "never_answered": tally.unanswered,
         "latency_us": {
             "count": tally.latencies.len(),
             "mean": (!tally.latencies.is_empty()).then(|| tally.latencies.mean() / 1e3),
