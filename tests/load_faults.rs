@@ -16,6 +16,7 @@ use serde_json::Value;
 use socket2::SockRef;
 use support::load::{echo, fails, load, measure, number, refuses, server};
 use support::port::Port;
+use support::trace::{Trace, can_trace};
 use support::{PREFIX, Server, after, run, wait_until};
 
 #[test]
@@ -256,4 +257,19 @@ fn more_connections_than_descriptors_are_refused_and_the_limit_is_named() {
     let line = "load: --connections 100 is too many: the descriptor limit (ulimit -n) is 100, enough for 36\n";
     assert_eq!(format!("{errors}\n"), line);
     server.stop();
+}
+
+#[test]
+fn when_one_thread_cannot_poll_any_more_all_end_and_one_line_says_why() {
+    if !can_trace() {
+        return;
+    }
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    // The second thread has three of the five connections.
+    let (mut command, trace) = Trace::with_fault("epoll_ctl:error=ENOSPC:when=3", load().get_program());
+    command.args(["--addr", &address, "--connections", "5", "--threads", "2"]);
+    let (status, output, errors) = run(&mut command, b"");
+    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");
+    assert_eq!(errors, "load: cannot poll: No space left on device (os error 28)");
+    trace.wait_for_injections(1);
 }

@@ -1,5 +1,6 @@
 //! A run from beginning to end: starts the threads, tells them when, looks at the server, and adds up.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,9 +75,10 @@ pub(crate) fn run(
         for driver in drivers {
             let first = first.take();
             let begun = thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, move || {
-                let result = driver.run(first);
-                control.note_ended();
-                result
+                let ending = control.begin();
+                let tally = driver.run(first)?;
+                ending.is_due();
+                Ok(tally)
             });
             match begun {
                 Ok(thread) => threads.push(thread),
@@ -88,7 +90,7 @@ pub(crate) fn run(
         }
         let mut outcome = watch(plan, control, server);
         for thread in threads {
-            let tally = thread.join().map_err(|_| "a thread of load has failed".to_owned())?;
+            let tally: io::Result<Tally> = thread.join().map_err(|_| "a thread of load has failed".to_owned())?;
             outcome.tally.merge(tally.map_err(|error| format!("cannot poll: {error}"))?);
         }
         Ok(outcome)
