@@ -220,6 +220,15 @@ fn the_text_has_the_table_the_histogram_and_no_bar() {
 }
 
 #[test]
+fn where_nothing_was_measured_it_says_just_that() {
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    let (status, output, errors) = run(load().args(["--addr", &address, "--seconds", "1ns"]), b"");
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{output}");
+    assert!(output.contains("\nnothing was answered in the measured time: "), "{output}");
+    assert!(!output.contains("busy"), "{output}");
+}
+
+#[test]
 fn ctrl_c_shows_what_was_measured_so_far() {
     let server = Server::start(&["--service", "echo"]);
     let mut command = load();

@@ -222,6 +222,21 @@ fn nobody_there_is_one_line_and_status_2() {
 }
 
 #[test]
+fn results_that_cannot_be_written_are_one_line_and_status_1_but_not_where_nobody_reads_them() {
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    for json in [&["--json"][..], &[]] {
+        let words = [&["--addr", &address, "--seconds", "0.1"], json].concat();
+        let (status, _, errors) = run(after("exec >/dev/full", load().get_program()).args(&words), b"");
+        let line = "load: cannot write the results: No space left on device";
+        assert_eq!((status.code(), errors.as_str()), (Some(1), line));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = load().args(&words).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    }
+}
+
+#[test]
 fn wrong_usage_is_one_line_and_status_2() {
     refuses(&[], "--addr");
     let address = ["--addr", "127.0.0.1:9"];

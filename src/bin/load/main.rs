@@ -20,7 +20,7 @@ mod target;
 #[cfg_attr(not(target_os = "linux"), path = "timer_unknown.rs")]
 mod timer;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -119,8 +119,9 @@ Examples:
   load --addr localhost:8080 --mode churn --connections 64
   load --addr unix:/tmp/steps.sock --mode idle --connections 10000 --pid 4711
 
-Exit status: 0 every answer was right; 1 some were not, or did not come; 2 wrong usage, or
-nothing to connect to; 130 interrupted, after what was measured so far.";
+Exit status: 0 every answer was right; 1 some were not, or did not come, or the results cannot
+be written; 2 wrong usage, or nothing to connect to; 130 interrupted, after what was measured
+so far.";
 
 /// The option is named after a unit, so a mere number has one.
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -160,7 +161,13 @@ fn main() -> ExitCode {
         give_up(&format!("cannot wait for signals: {error}"));
     }
     let outcome = run::run(&plan, &control, first, server).unwrap_or_else(|line| give_up(&line));
-    show(&options, &plan, &outcome);
+    match show(&options, &plan, &outcome) {
+        // A closed pipe is the reader's choice.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            options::exit_with(1, &format!("load: cannot write the results: {}", plain(&error)));
+        }
+        _ => {}
+    }
     if outcome.is_interrupted {
         ExitCode::from(130)
     } else if outcome.tally.failures.total() > 0 {
@@ -170,13 +177,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// A closed pipe is the reader's choice.
-fn show(options: &Options, plan: &Plan, outcome: &Outcome) {
+fn show(options: &Options, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = match options.json {
-        true => writeln!(out, "{}", results::json(plan, outcome)),
-        false => report::write(&mut out, plan, outcome),
-    };
+    match options.json {
+        true => writeln!(out, "{}", results::json(plan, outcome))?,
+        false => report::write(&mut out, plan, outcome)?,
+    }
+    out.flush()
 }
 
 fn give_up(why: &str) -> ! {

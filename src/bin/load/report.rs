@@ -165,7 +165,9 @@ fn histogram(out: &mut impl Write, latencies: &Histogram<u64>, plan: &Plan) -> i
 /// What one has to know in order to read the numbers rightly.
 fn notes(out: &mut impl Write, outcome: &Outcome, results: &Results) -> io::Result<()> {
     let mut notes = Vec::new();
-    if results.busy > BUSY {
+    if outcome.tally.answered == 0 {
+        notes.push("nothing was answered in the measured time: this says nothing about a rate".to_owned());
+    } else if results.busy > BUSY {
         notes.push("load itself was busy nearly all the time: it may be what limits the rate".to_owned());
     }
     let lateness = outcome.tally.lateness.value_at_quantile(0.99);
