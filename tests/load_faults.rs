@@ -263,14 +263,21 @@ fn wrong_usage_is_one_line_and_status_2() {
 }
 
 #[test]
-fn more_connections_than_descriptors_are_refused_and_the_limit_is_named() {
+fn more_connections_than_descriptors_are_refused_and_as_many_as_are_said_to_fit_do_fit() {
     let server = Server::start(&["--service", "echo"]);
-    let mut shell = after("ulimit -n 100", load().get_program());
-    shell.args(["--addr", server.address(), "--connections", "100"]);
-    let (status, output, errors) = run(&mut shell, b"");
-    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");
-    let line = "load: --connections 100 is too many: the descriptor limit (ulimit -n) is 100, enough for 36\n";
-    assert_eq!(format!("{errors}\n"), line);
+    let with_300_descriptors = |connections: &str, threads: &str| {
+        let mut shell = after("ulimit -n 300", load().get_program());
+        shell.args(["--addr", server.address(), "--connections", connections, "--threads", threads]);
+        let (status, output, errors) = run(shell.args(["--seconds", "0.1"]), b"");
+        (status.code(), output, errors)
+    };
+    for (threads, fit) in [("1", "266"), ("64", "140")] {
+        let line = "load: --connections 280 is too many: the descriptor limit (ulimit -n) is 300, enough for";
+        let refusal = format!("{line} {fit} beside --threads {threads}");
+        assert_eq!(with_300_descriptors("280", threads), (Some(2), String::new(), refusal));
+        let (status, output, errors) = with_300_descriptors(fit, threads);
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+    }
     server.stop();
 }
 

@@ -201,7 +201,7 @@ impl Options {
             _ => self.rate,
         };
         let (mut target, first) = Target::find(&self.addr, self.patience)?;
-        target.reserve(self.connections, self.mode == Mode::Churn)?;
+        target.reserve(self.connections, threads, self.mode == Mode::Churn)?;
         // They may take a while to make, and a gigabyte: only once it is clear that there is something to measure.
         let messages = Messages::new(size, &self.prefix, self.seed);
         let plan = Plan {
