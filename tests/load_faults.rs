@@ -258,7 +258,9 @@ fn wrong_usage_is_one_line_and_status_2() {
     wrong(&["--rate", "10000001"], "far too many");
     wrong(&["--threads", "257"], "257 is not in 1..=256");
     wrong(&["--patience", "3"], "unit");
+    wrong(&["--threads", "-1"], "-1 is not in 1..=256");
     wrong(&["--seed", "many"], "seed");
+    wrong(&["--seed", "-1"], "--seed");
     wrong(&["more"], "unexpected argument");
 }
 

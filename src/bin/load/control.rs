@@ -31,7 +31,7 @@ pub(crate) struct Ending<'a> {
 
 impl Ending<'_> {
     /// The thread has done all that it was to do.
-    pub(crate) fn is_due(mut self) {
+    pub(crate) fn in_good_order(mut self) {
         self.is_early = false;
     }
 }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_thread_that_has_done_its_work_ends_alone() {
         let control = Control::new();
-        control.begin().is_due();
+        control.begin().in_good_order();
         assert_eq!((control.ended(), control.is_over()), (1, false));
     }
 }

@@ -88,7 +88,7 @@ struct Options {
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
     warm_up: Option<Duration>,
 
-    /// In a stream: how many bytes of a connection may be on their way, in 1024 messages at most
+    /// In a stream: how many bytes of a connection may be on their way, in 2 to 1024 messages
     #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true, default_value = "1MiB")]
     window: usize,
 
@@ -97,11 +97,11 @@ struct Options {
     patience: Duration,
 
     /// Threads of load's own [default: half of the processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), allow_hyphen_values = true)]
     threads: Option<u16>,
 
     /// What is sent depends on it
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 1)]
     seed: u64,
 }
 
@@ -111,6 +111,9 @@ Durations have a unit: 500ms, 30s, 2m. Sizes may have one: 64, 64KiB.
 Without --rate the loop is closed: a connection sends when it has its answer, so a server
 that stalls is asked less, and looks better than it is. With --rate each message has a moment
 at which it is due, and its latency counts from there, whenever it could be sent.
+
+With --json, a key names its unit: _s is seconds, _us microseconds, busy a share of one; rate is
+a second, size in bytes, all else a count. What is not known, or would say nothing, is null.
 
 Examples:
   load --addr localhost:8080 --connections 16 --prefix '서버 응답: '
@@ -145,7 +148,7 @@ fn main() -> ExitCode {
         give_up(&format!("cannot raise the limit of descriptors: {}", plain(&error)));
     }
     // Looked at before the first connection: what comes later is the connections'.
-    let server = options.pid.map(|pid| match Look::at(pid as u32) {
+    let server = options.pid.map(|pid| match Look::at(&pid.to_string()) {
         Some(look) => (pid as u32, look),
         None => give_up(&format!("there is no process {pid} to look at")),
     });

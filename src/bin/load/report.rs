@@ -15,9 +15,6 @@ const BAR: f64 = 40.0;
 /// A thread of load that is busy for so much of the time may be what limits the rate.
 const BUSY: f64 = 0.9;
 
-/// From so many connections on, one connection's share of the memory says something.
-const ENOUGH: u64 = 100;
-
 /// Writes the table and the histogram.
 ///
 /// # Errors
@@ -80,19 +77,22 @@ fn server_rows(plan: &Plan, outcome: &Outcome, results: &Results) -> Vec<Row> {
     let (threads, before) = (count(memory.threads, "thread"), memory.threads_before);
     let mut rows = vec![("server".to_owned(), format!("{threads}, {before} before the first connection"))];
     let mut add = |name: &str, text: String| rows.push((name.to_owned(), text));
-    if let Some(costs) = &results.server
-        && plan.mode != Mode::Idle
+    // Where hardly anything is sent, the server's silence is what costs.
+    if plan.mode == Mode::Idle
+        && let Some(busy) = results.server_busy
     {
+        add("", format!("{} % of a processor", digits(busy * 100.0)));
+    } else if let Some(costs) = &results.server {
         add("", costs_of(costs, plan));
         if let Some(switches) = costs.switches {
             add("", format!("{} context switches a {}", digits(switches), plan.mode.unit()));
         }
     }
     add("memory", format!("{} resident, {} virtual", size(memory.resident), size(memory.virtual_memory)));
-    if outcome.tally.opened >= ENOUGH && plan.mode != Mode::Churn {
-        let each = (size(memory.resident_each), size(memory.virtual_each));
-        add("", format!("{} resident, {} virtual more for each connection", each.0, each.1));
-        if let Some(bytes) = memory.kernel_each {
+    if let Some(each) = &memory.each {
+        let (resident, virtual_memory) = (size(each.resident), size(each.virtual_memory));
+        add("", format!("{resident} resident, {virtual_memory} virtual more for each connection"));
+        if let Some(bytes) = each.kernel {
             add("", format!("{} in the kernel for each connection, both ends together", size(bytes)));
         }
     }
@@ -109,7 +109,12 @@ fn headline(plan: &Plan) -> String {
     let connections = count(plan.connections as u64, "connection");
     let at_a_time = if plan.mode == Mode::Churn { " at a time" } else { "" };
     let bytes = count(plan.messages.size as u64, "byte");
-    format!("{}, {kind}: {connections}{at_a_time}, {bytes} a message, to {}", plan.mode.name(), plan.target.address)
+    let window = match plan.mode {
+        Mode::Stream => format!(", {} of each on their way", count(plan.window, "message")),
+        _ => String::new(),
+    };
+    let (mode, address) = (plan.mode.name(), &plan.target.address);
+    format!("{mode}, {kind}: {connections}{at_a_time}, {bytes} a message{window}, to {address}")
 }
 
 fn opened(plan: &Plan, outcome: &Outcome) -> String {

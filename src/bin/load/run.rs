@@ -10,7 +10,7 @@ use socket2::Socket;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::plan::Plan;
-use crate::process::{Sample, kernel_memory};
+use crate::process::{Sample, Switches, kernel_memory};
 use crate::progress::Bar;
 use crate::tally::Tally;
 
@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between the decision to start and the start, every thread must have heard of it.
 const READY: Duration = Duration::from_millis(40);
 
+/// So long before the measured time, the context switches are looked up: for some thousand threads, it takes a while.
+const AHEAD: Duration = Duration::from_millis(20);
+
 /// Everything that a run has brought to light.
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
@@ -28,8 +31,8 @@ pub(crate) struct Outcome {
     /// What was really measured: less than planned after Ctrl-C, or when no connection was left.
     pub(crate) measured: Duration,
     pub(crate) is_interrupted: bool,
-    /// Load itself, at the beginning and the end of the measured time.
-    pub(crate) own: Option<[Sample; 2]>,
+    /// Load itself.
+    pub(crate) own: Option<Span>,
     pub(crate) server: Option<Server>,
 }
 
@@ -38,8 +41,23 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     /// Before the first connection.
     pub(crate) before: Look,
-    /// At the beginning and the end of the measured time, if it was still there.
-    pub(crate) measured: Option<[Look; 2]>,
+    /// If it was still there.
+    pub(crate) measured: Option<Span>,
+}
+
+/// A process at the beginning and the end of the measured time.
+pub(crate) struct Span {
+    pub(crate) looks: [Look; 2],
+    /// Context switches a second.
+    pub(crate) switches: Option<f64>,
+}
+
+impl Span {
+    fn of(looks: [Option<Look>; 2], switches: [Option<Switches>; 2]) -> Option<Span> {
+        let ([from, to], [before, after]) = (looks, switches);
+        let switches = before.zip(after).map(|(before, after)| after.per_second_since(&before));
+        Some(Span { looks: [from?, to?], switches })
+    }
 }
 
 /// The process and the kernel's memory at one moment.
@@ -50,8 +68,8 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    pub(crate) fn at(pid: u32) -> Option<Look> {
-        Some(Look { sample: Sample::of(&pid.to_string())?, kernel: kernel_memory() })
+    pub(crate) fn at(pid: &str) -> Option<Look> {
+        Some(Look { sample: Sample::of(pid)?, kernel: kernel_memory() })
     }
 }
 
@@ -77,7 +95,7 @@ pub(crate) fn run(
             let begun = thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, move || {
                 let ending = control.begin();
                 let tally = driver.run(first)?;
-                ending.is_due();
+                ending.in_good_order();
                 Ok(tally)
             });
             match begun {
@@ -125,15 +143,20 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
             thread::park_timeout(TICK.min(moment.saturating_duration_since(Instant::now())));
         }
     };
-    let look = |outcome: &Outcome| outcome.server.as_ref().and_then(|server| Look::at(server.pid));
+    let pids = [Some("self".to_owned()), outcome.server.as_ref().map(|server| server.pid.to_string())];
+    let look = || pids.each_ref().map(|pid| Look::at(pid.as_deref()?));
+    let look_for_switches = || pids.each_ref().map(|pid| Switches::of(pid.as_deref()?));
+    wait_until(times.from - AHEAD);
+    let switches = look_for_switches();
     wait_until(times.from);
-    let (own, looked) = (Sample::of("self"), look(&outcome));
+    let [own_from, from] = look();
     wait_until(times.until);
     outcome.measured = Instant::now().min(times.until).saturating_duration_since(times.from);
-    let (own_after, looked_after) = (Sample::of("self"), look(&outcome));
-    outcome.own = own.zip(own_after).map(<[Sample; 2]>::from);
+    let [own_to, to] = look();
+    let ([own_before, before], [own_after, after]) = (switches, look_for_switches());
+    outcome.own = Span::of([own_from, own_to], [own_before, own_after]);
     if let Some(server) = &mut outcome.server {
-        server.measured = looked.zip(looked_after).map(<[Look; 2]>::from);
+        server.measured = Span::of([from, to], [before, after]);
     }
     drop(bar);
     // The last answers may take a while.
