@@ -13,7 +13,7 @@
 //! | `opened`, `held` | connections that were greeted; that were there, without a fault, at the end |
 //! | `interrupted` | whether Ctrl-C has ended it |
 //! | `answered`, `per_second`, `megabytes_per_second` | messages answered in the measured time; 10⁶ bytes each way |
-//! | `never_sent`, `never_answered` | messages that count and had no answer; in `latency_us` with the time they had waited |
+//! | `never_sent`, `never_answered` | messages that count and had no answer; in `latency_us` with the time waited |
 //! | `latency_us` | microseconds: `count`, `mean`, `p50`, `p99`, `p99_9`, `max` of all messages that count |
 //! | `sent_late_us` | by how much load itself was late: `p50`, `p99`, `max` |
 //! | `server` | `pid`; `per_answer` and `busy` as in `load`; and `memory` |
@@ -81,7 +81,7 @@ impl Results {
         let seconds = outcome.measured.as_secs_f64();
         let answered = outcome.tally.answered as f64;
         let rate = if seconds > 0.0 { answered / seconds } else { 0.0 };
-        let costs = |span| Costs::of(span, answered, rate);
+        let costs = |span| Costs::of(span, answered, outcome.tally.answered_in_all as f64);
         let busy = |span: &Span| {
             let [from, to] = &span.looks;
             let used = to.sample.cpu.saturating_sub(from.sample.cpu).as_secs_f64();
@@ -103,14 +103,14 @@ impl Results {
 }
 
 impl Costs {
-    fn of(span: &Span, messages: f64, rate: f64) -> Option<Costs> {
+    fn of(span: &Span, messages: f64, messages_in_all: f64) -> Option<Costs> {
         let [before, after] = span.looks.each_ref().map(|look| &look.sample);
         let each = |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / messages;
         (messages > 0.0).then(|| Costs {
             cpu: each(before.cpu, after.cpu),
             user: each(before.user, after.user),
             system: each(before.system, after.system),
-            switches: span.switches.map(|switches| switches / rate),
+            switches: span.switches.map(|switches| switches as f64 / messages_in_all),
         })
     }
 

@@ -20,9 +20,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between the decision to start and the start, every thread must have heard of it.
 const READY: Duration = Duration::from_millis(40);
 
-/// So long before the measured time, the context switches are looked up: for some thousand threads, it takes a while.
-const AHEAD: Duration = Duration::from_millis(20);
-
 /// Everything that a run has brought to light.
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
@@ -48,14 +45,14 @@ pub(crate) struct Server {
 /// A process at the beginning and the end of the measured time.
 pub(crate) struct Span {
     pub(crate) looks: [Look; 2],
-    /// Context switches a second.
-    pub(crate) switches: Option<f64>,
+    /// Its context switches in this time and in the warm-up.
+    pub(crate) switches: Option<u64>,
 }
 
 impl Span {
     fn of(looks: [Option<Look>; 2], switches: [Option<Switches>; 2]) -> Option<Span> {
         let ([from, to], [before, after]) = (looks, switches);
-        let switches = before.zip(after).map(|(before, after)| after.per_second_since(&before));
+        let switches = before.zip(after).map(|(before, after)| after.since(&before));
         Some(Span { looks: [from?, to?], switches })
     }
 }
@@ -133,6 +130,11 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
         own: None,
         server: server.map(|(pid, before)| Server { pid, before, measured: None }),
     };
+    let pids = [Some("self".to_owned()), outcome.server.as_ref().map(|server| server.pid.to_string())];
+    let look = || pids.each_ref().map(|pid| Look::at(pid.as_deref()?));
+    let look_for_switches = || pids.each_ref().map(|pid| Switches::of(pid.as_deref()?));
+    // With a thousand threads that takes a while; now nobody is kept from working by it.
+    let [own_before, before] = look_for_switches();
     let times = plan.times_from(Instant::now() + READY);
     control.start(times);
     let bar = Bar::measuring(plan.warm_up + plan.seconds);
@@ -143,17 +145,12 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
             thread::park_timeout(TICK.min(moment.saturating_duration_since(Instant::now())));
         }
     };
-    let pids = [Some("self".to_owned()), outcome.server.as_ref().map(|server| server.pid.to_string())];
-    let look = || pids.each_ref().map(|pid| Look::at(pid.as_deref()?));
-    let look_for_switches = || pids.each_ref().map(|pid| Switches::of(pid.as_deref()?));
-    wait_until(times.from - AHEAD);
-    let switches = look_for_switches();
     wait_until(times.from);
     let [own_from, from] = look();
     wait_until(times.until);
     outcome.measured = Instant::now().min(times.until).saturating_duration_since(times.from);
     let [own_to, to] = look();
-    let ([own_before, before], [own_after, after]) = (switches, look_for_switches());
+    let [own_after, after] = look_for_switches();
     outcome.own = Span::of([own_from, own_to], [own_before, own_after]);
     if let Some(server) = &mut outcome.server {
         server.measured = Span::of([from, to], [before, after]);

@@ -22,6 +22,8 @@ pub(crate) struct Tally {
     pub(crate) lateness: Histogram<u64>,
     /// Messages answered in the measured time.
     pub(crate) answered: u64,
+    /// The same, and those answered before.
+    pub(crate) answered_in_all: u64,
     /// Messages that were due in the measured time, and that load has not sent: their connection was still
     /// waiting for the answer before, or was dead.
     pub(crate) unsent: u64,
@@ -44,6 +46,7 @@ impl Tally {
             latencies,
             lateness,
             answered: 0,
+            answered_in_all: 0,
             unsent: 0,
             unanswered: 0,
             waits: 0,
@@ -56,6 +59,7 @@ impl Tally {
     /// A message has been answered.
     pub(crate) fn answer(&mut self, since: Instant, now: Instant, times: &Times) {
         self.answered += u64::from(times.contain(now));
+        self.answered_in_all += u64::from(now < times.until);
         if times.contain(since) {
             self.latencies.saturating_record((now - since).as_nanos() as u64);
         }
@@ -94,6 +98,7 @@ impl Tally {
         self.latencies.add(&other.latencies).expect("both have the same bounds");
         self.lateness.add(&other.lateness).expect("both have the same bounds");
         self.answered += other.answered;
+        self.answered_in_all += other.answered_in_all;
         self.unsent += other.unsent;
         self.unanswered += other.unanswered;
         self.waits += other.waits;
