@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use socket2::{Domain, Socket as RawSocket, Type};
 use support::load::{echo, load, measure_well, number, refuses, server};
-use support::{PREFIX, Server, has_ipv6, resident, run, wait_until};
+use support::{PREFIX, Server, has_ipv6, has_program, resident, run, wait_until};
 
 #[test]
 fn the_echo_service_is_right_in_every_mode() {
@@ -227,6 +227,22 @@ fn the_text_has_the_table_the_histogram_and_no_bar() {
         assert!(output.contains(text), "no {text:?} in {output}");
     }
     server.stop();
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_which_leaves_the_results_alone() {
+    // It comes with a terminal of its own.
+    if !has_program("script") {
+        return;
+    }
+    let address = server(|_, stream| echo(stream, |_, _| {}));
+    let line = format!("{} --addr {address} --seconds 1 2>&1", load().get_program().display());
+    let (status, output, errors) =
+        run(Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm"), b"");
+    assert!(status.success(), "{output} {errors}");
+    let (bars, results) = output.split_once("pingpong, closed loop: ").unwrap_or_else(|| panic!("{output}"));
+    assert!(bars.contains("measuring ") && bars.contains(" answers, 0 failures"), "{bars:?}");
+    assert!(results.contains("p99.9 ") && !results.contains("measuring "), "{results:?}");
 }
 
 #[test]
