@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use socket2::{Domain, Socket as RawSocket, Type};
 use support::load::{echo, load, measure_well, number, refuses, server};
-use support::{PREFIX, Server, has_ipv6, resident, run, wait_until};
+use support::{PREFIX, Server, has_ipv6, has_program, resident, run, wait_until};
 
 #[test]
 fn the_echo_service_is_right_in_every_mode() {
@@ -187,6 +187,16 @@ fn the_server_s_costs_are_there_with_its_pid() {
     assert!(number(&memory["resident_bytes"]) > before, "{results}");
     assert!(number(&memory["resident_bytes_per_connection"]) > 1000.0, "{results}");
     assert!(number(&memory["virtual_bytes_per_connection"]) > 100_000.0, "{results}");
+    assert!(number(&results["server"]["busy"]) > 0.0, "{results}");
+    // A few connections, or those that come and go, do not have a share of it that says anything.
+    for options in [&["--connections", "99"][..], &["--connections", "100", "--mode", "churn"]] {
+        let results = measure_well(server.address(), &[options, &["--pid", &pid]].concat());
+        let memory = results["server"]["memory"].as_object().unwrap();
+        assert!(number(&memory["resident_bytes"]) > before, "{results}");
+        for kind in ["resident", "virtual", "kernel"] {
+            assert_eq!(memory[&format!("{kind}_bytes_per_connection")], Value::Null, "{results}");
+        }
+    }
     server.stop();
     refuses(&["--addr", "127.0.0.1:9", "--pid", "4194305"], "no process 4194305");
 }
@@ -217,6 +227,52 @@ fn the_text_has_the_table_the_histogram_and_no_bar() {
         assert!(output.contains(text), "no {text:?} in {output}");
     }
     server.stop();
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_which_leaves_the_results_alone() {
+    // It comes with a terminal of its own.
+    if !has_program("script") {
+        return;
+    }
+    let address = server(|_, stream| echo(stream, |_, _| {}));
+    let line = format!("{} --addr {address} --seconds 1 2>&1", load().get_program().display());
+    let (status, output, errors) =
+        run(Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm"), b"");
+    assert!(status.success(), "{output} {errors}");
+    let (bars, results) = output.split_once("pingpong, closed loop: ").unwrap_or_else(|| panic!("{output}"));
+    assert!(bars.contains("measuring ") && bars.contains(" answers, 0 failures"), "{bars:?}");
+    assert!(results.contains("p99.9 ") && !results.contains("measuring "), "{results:?}");
+}
+
+#[test]
+fn what_a_server_uses_is_shown_while_it_is_idle_too() {
+    let server = Server::start(&["--service", "echo"]);
+    let pid = server.pid().to_string();
+    let words = ["--addr", server.address(), "--mode", "idle", "--seconds", "0.2", "--pid", &pid];
+    let (_, output, errors) = run(load().args(words), b"");
+    let (_, row) = output.split_once(" before the first connection\n").unwrap_or_else(|| panic!("{output} {errors}"));
+    let share = row.lines().next().unwrap().trim().strip_suffix(" % of a processor");
+    let share: f64 = share.unwrap_or_else(|| panic!("{output}")).parse().unwrap();
+    assert!(share > 0.0, "{output}");
+    server.stop();
+}
+
+#[test]
+fn a_window_of_less_than_two_messages_is_two_and_the_text_says_so() {
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    let words = ["--addr", &address, "--mode", "stream", "--size", "1000", "--window", "1", "--seconds", "0.1"];
+    let (_, output, errors) = run(load().args(words), b"");
+    assert!(output.contains(", 1,000 bytes a message, 2 messages of each on their way, to "), "{output} {errors}");
+}
+
+#[test]
+fn where_nothing_was_measured_it_says_just_that() {
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    let (status, output, errors) = run(load().args(["--addr", &address, "--seconds", "1ns"]), b"");
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""), "{output}");
+    assert!(output.contains("\nnothing was answered in the measured time: "), "{output}");
+    assert!(!output.contains("busy"), "{output}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use serde_json::Value;
 use socket2::SockRef;
 use support::load::{echo, fails, load, measure, number, refuses, server};
 use support::port::Port;
+use support::trace::{Trace, can_trace};
 use support::{PREFIX, Server, after, run, wait_until};
 
 #[test]
@@ -181,7 +182,7 @@ fn closing_resetting_and_saying_nothing_are_told_apart() {
         })
     });
     let options = ["--connections", "2", "--patience", "300ms"];
-    fails(silent, &options, "no_answer", 2, "no answer to message 5, 300ms after the end");
+    fails(silent, &options, "no_answer", 2, "no answer to message 5 in 300ms");
 }
 
 #[test]
@@ -221,6 +222,21 @@ fn nobody_there_is_one_line_and_status_2() {
 }
 
 #[test]
+fn results_that_cannot_be_written_are_one_line_and_status_1_but_not_where_nobody_reads_them() {
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    for json in [&["--json"][..], &[]] {
+        let words = [&["--addr", &address, "--seconds", "0.1"], json].concat();
+        let (status, _, errors) = run(after("exec >/dev/full", load().get_program()).args(&words), b"");
+        let line = "load: cannot write the results: No space left on device";
+        assert_eq!((status.code(), errors.as_str()), (Some(1), line));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = load().args(&words).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    }
+}
+
+#[test]
 fn wrong_usage_is_one_line_and_status_2() {
     refuses(&[], "--addr");
     let address = ["--addr", "127.0.0.1:9"];
@@ -242,18 +258,42 @@ fn wrong_usage_is_one_line_and_status_2() {
     wrong(&["--rate", "10000001"], "far too many");
     wrong(&["--threads", "257"], "257 is not in 1..=256");
     wrong(&["--patience", "3"], "unit");
+    wrong(&["--threads", "-1"], "-1 is not in 1..=256");
     wrong(&["--seed", "many"], "seed");
+    wrong(&["--seed", "-1"], "--seed");
     wrong(&["more"], "unexpected argument");
 }
 
 #[test]
-fn more_connections_than_descriptors_are_refused_and_the_limit_is_named() {
+fn more_connections_than_descriptors_are_refused_and_as_many_as_are_said_to_fit_do_fit() {
     let server = Server::start(&["--service", "echo"]);
-    let mut shell = after("ulimit -n 100", load().get_program());
-    shell.args(["--addr", server.address(), "--connections", "100"]);
-    let (status, output, errors) = run(&mut shell, b"");
-    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");
-    let line = "load: --connections 100 is too many: the descriptor limit (ulimit -n) is 100, enough for 36\n";
-    assert_eq!(format!("{errors}\n"), line);
+    let with_300_descriptors = |connections: &str, threads: &str| {
+        let mut shell = after("ulimit -n 300", load().get_program());
+        shell.args(["--addr", server.address(), "--connections", connections, "--threads", threads]);
+        let (status, output, errors) = run(shell.args(["--seconds", "0.1"]), b"");
+        (status.code(), output, errors)
+    };
+    for (threads, fit) in [("1", "266"), ("64", "140")] {
+        let line = "load: --connections 280 is too many: the descriptor limit (ulimit -n) is 300, enough for";
+        let refusal = format!("{line} {fit} beside --threads {threads}");
+        assert_eq!(with_300_descriptors("280", threads), (Some(2), String::new(), refusal));
+        let (status, output, errors) = with_300_descriptors(fit, threads);
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+    }
     server.stop();
+}
+
+#[test]
+fn when_one_thread_cannot_poll_any_more_all_end_and_one_line_says_why() {
+    if !can_trace() {
+        return;
+    }
+    let address = server(|_, stream| echo(stream, |_, _| {})).to_string();
+    // The second thread has three of the five connections.
+    let (mut command, trace) = Trace::with_fault("epoll_ctl:error=ENOSPC:when=3", load().get_program());
+    command.args(["--addr", &address, "--connections", "5", "--threads", "2"]);
+    let (status, output, errors) = run(&mut command, b"");
+    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");
+    assert_eq!(errors, "load: cannot poll: No space left on device (os error 28)");
+    trace.wait_for_injections(1);
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
@@ -43,7 +43,9 @@ pub(crate) struct Connection {
     /// The server has ended its half: behind what is there to be read, the end is, and it is not announced again.
     has_ended: bool,
     /// Since when each message without an answer is on its way.
-    since: VecDeque<Instant>,
+    pub(crate) since: VecDeque<Instant>,
+    /// The newest message that had been begun when it was looked at, at this moment: see `is_overdue`.
+    looked_at: (u64, Instant),
 }
 
 impl Connection {
@@ -61,6 +63,7 @@ impl Connection {
             is_writable: false,
             has_ended: false,
             since: VecDeque::new(),
+            looked_at: (0, Instant::now()),
         }
     }
 
@@ -73,6 +76,17 @@ impl Connection {
     /// Whether an answer is missing.
     pub(crate) fn is_waiting(&self) -> bool {
         self.begun > self.answered
+    }
+
+    /// Whether an answer has been missing for at least `patience`: one to a message that had been begun when it
+    /// was asked before. Asked now and then, it costs the messages themselves nothing.
+    pub(crate) fn is_overdue(&mut self, now: Instant, patience: Duration) -> bool {
+        let (begun, since) = self.looked_at;
+        if self.answered >= begun {
+            self.looked_at = (self.begun, now);
+            return false;
+        }
+        now.saturating_duration_since(since) >= patience
     }
 
     /// The socket is connected.

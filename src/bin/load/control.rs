@@ -22,6 +22,30 @@ pub(crate) struct Control {
     waiting: Thread,
 }
 
+/// Notes, when it is dropped, that a thread has ended: also where an error or a panic has ended it, and nobody may
+/// wait for what it would have done.
+pub(crate) struct Ending<'a> {
+    control: &'a Control,
+    is_early: bool,
+}
+
+impl Ending<'_> {
+    /// The thread has done all that it was to do.
+    pub(crate) fn in_good_order(mut self) {
+        self.is_early = false;
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if self.is_early {
+            self.control.end();
+        }
+        self.control.ended.fetch_add(1, Ordering::SeqCst);
+        self.control.waiting.unpark();
+    }
+}
+
 /// What the progress bar shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -82,9 +106,9 @@ impl Control {
         self.waiting.unpark();
     }
 
-    pub(crate) fn note_ended(&self) {
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        self.waiting.unpark();
+    /// A thread begins.
+    pub(crate) fn begin(&self) -> Ending<'_> {
+        Ending { control: self, is_early: true }
     }
 
     pub(crate) fn opened(&self) -> usize {
@@ -114,5 +138,30 @@ impl Control {
             answered: self.answered.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_has_ended_and_so_have_all() {
+        let control = Control::new();
+        thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _ending = control.begin();
+                panic!("on purpose");
+            });
+            assert!(panics.join().is_err());
+        });
+        assert_eq!((control.ended(), control.is_over()), (1, true));
+    }
+
+    #[test]
+    fn a_thread_that_has_done_its_work_ends_alone() {
+        let control = Control::new();
+        control.begin().in_good_order();
+        assert_eq!((control.ended(), control.is_over()), (1, false));
     }
 }

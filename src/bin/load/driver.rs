@@ -20,6 +20,13 @@ use crate::tally::Tally;
 use crate::target::explain;
 use crate::timer::Timer;
 
+/// The loop turns at least so often, to see whether it is to end, and whether an answer is overdue.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How often an overdue answer is looked for while it may still come in time: it is given up late by one part in so
+/// many.
+const LOOKS: u32 = 16;
+
 /// How long a connection waits for a free port, for room in a path's backlog, or after it was refused.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -38,8 +45,12 @@ pub(crate) struct Driver<'a> {
     connections: Vec<Connection>,
     /// Those that are to try again, and when.
     pauses: VecDeque<(Instant, usize)>,
+    /// When it is time to look again for answers that are overdue.
+    next_look: Instant,
     buffer: Vec<u8>,
     tally: Tally,
+    /// Since when each message is on its way whose connection is gone.
+    lost: Vec<Instant>,
     /// The moments of the run, once it has begun.
     times: Option<Times>,
     /// How many connections, from number 0 on, send at given moments: none without a rate, and none any more when
@@ -74,8 +85,10 @@ impl<'a> Driver<'a> {
             alive: connections.len(),
             connections,
             pauses: VecDeque::new(),
+            next_look: Instant::now(),
             buffer: vec![0; BUFFER],
             tally: Tally::new(),
+            lost: Vec::new(),
             times: None,
             timed: plan.rate.map_or(0, |_| plan.talkers()),
             sockets,
@@ -132,22 +145,27 @@ impl<'a> Driver<'a> {
             Stage::Open => {}
             Stage::Closed | Stage::Dead => return Ok(()),
         }
-        let (tally, times) = (&mut self.tally, &self.times);
-        let mut greeted = false;
-        let received = connection.receive(&self.plan.messages, &mut self.buffer, |since| match times {
-            Some(times) => tally.answer(since, Instant::now(), times),
-            None => greeted = true,
-        });
-        self.settled += usize::from(greeted && self.times.is_none());
-        if let Err(failure) = received {
+        if let Err(failure) = self.receive(index) {
             self.fail(index, failure);
             return Ok(());
         }
-        if self.plan.mode == Mode::Churn && !connection.is_waiting() {
+        if self.plan.mode == Mode::Churn && !self.connections[index].is_waiting() {
             // Load closes first, with nothing unread: an orderly end, whose TIME_WAIT is load's.
-            connection.close(Stage::Closed);
+            self.close(index, Stage::Closed);
         }
         self.go_on(index)
+    }
+
+    /// Takes what has come, and counts the answers.
+    fn receive(&mut self, index: usize) -> Result<(), Failure> {
+        let (tally, times) = (&mut self.tally, &self.times);
+        let mut greeted = false;
+        let received = self.connections[index].receive(&self.plan.messages, &mut self.buffer, |since| match times {
+            Some(times) => tally.answer(since, Instant::now(), times),
+            None => greeted = true,
+        });
+        self.settled += usize::from(greeted);
+        received
     }
 
     /// Sends what is to be sent, if anything is.
@@ -159,7 +177,7 @@ impl<'a> Driver<'a> {
                 let since = |who, number| since(plan, times.as_ref(), timed, (who, number));
                 if let Err(error) = connection.send(&plan.messages, plan.window, since) {
                     // What the server has said before it left tells more than the error does.
-                    let received = connection.receive(&plan.messages, &mut self.buffer, |_| {});
+                    let received = self.receive(index);
                     self.fail(index, received.err().unwrap_or_else(|| Failure::from_error(&error)));
                 }
                 Ok(())
@@ -212,12 +230,45 @@ impl<'a> Driver<'a> {
             self.settled += 1;
         }
         if self.plan.mode == Mode::Churn && self.times.is_some() {
-            connection.close(Stage::Closed);
+            self.close(index, Stage::Closed);
             self.pauses.push_back((Instant::now() + PAUSE, index));
         } else {
-            connection.close(Stage::Dead);
+            self.close(index, Stage::Dead);
             self.alive -= 1;
         }
+    }
+
+    /// The connection's socket is closed, and what was on its way is lost, but not forgotten.
+    fn close(&mut self, index: usize, stage: Stage) {
+        self.lost.extend(self.connections[index].since.drain(..));
+        self.connections[index].close(stage);
+    }
+
+    /// Gives up the connections that have waited too long for an answer. Looks at them now and then only.
+    fn give_up_overdue(&mut self, now: Instant) -> io::Result<()> {
+        if now < self.next_look {
+            return Ok(());
+        }
+        let patience = self.plan.patience;
+        self.next_look = now + (patience / LOOKS).max(TICK);
+        for index in 0..self.connections.len() {
+            // Who waits for a free port has asked nobody yet; but opening has to come to an end.
+            let has_asked = self.connections[index].socket.is_some() || self.times.is_none();
+            if has_asked && self.connections[index].is_overdue(now, patience) {
+                // It may be there, and load itself was held up.
+                self.serve(index)?;
+                let connection = &mut self.connections[index];
+                if connection.is_overdue(now, patience) {
+                    let message = match connection.answered {
+                        0 => "its first message".to_owned(),
+                        number => format!("message {number}"),
+                    };
+                    let what = format!("no answer to {message} in {}", humantime::format_duration(patience));
+                    self.fail(index, Failure::new(Kind::NoAnswer, what));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -103,6 +103,10 @@ impl Failures {
         self.first = self.first.take().or(other.first);
     }
 
+    pub(crate) fn of(&self, kind: Kind) -> u64 {
+        self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().sum()
     }

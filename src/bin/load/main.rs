@@ -20,7 +20,7 @@ mod target;
 #[cfg_attr(not(target_os = "linux"), path = "timer_unknown.rs")]
 mod timer;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -88,7 +88,7 @@ struct Options {
     #[arg(long, value_name = "D", value_parser = duration, allow_hyphen_values = true)]
     warm_up: Option<Duration>,
 
-    /// In a stream: how many bytes of a connection may be on their way, in 1024 messages at most
+    /// In a stream: how many bytes of a connection may be on their way, in 2 to 1024 messages
     #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true, default_value = "1MiB")]
     window: usize,
 
@@ -97,11 +97,11 @@ struct Options {
     patience: Duration,
 
     /// Threads of load's own [default: half of the processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), allow_hyphen_values = true)]
     threads: Option<u16>,
 
     /// What is sent depends on it
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 1)]
     seed: u64,
 }
 
@@ -112,6 +112,9 @@ Without --rate the loop is closed: a connection sends when it has its answer, so
 that stalls is asked less, and looks better than it is. With --rate each message has a moment
 at which it is due, and its latency counts from there, whenever it could be sent.
 
+With --json, a key names its unit: _s is seconds, _us microseconds, busy a share of one; rate is
+a second, size in bytes, all else a count. What is not known, or would say nothing, is null.
+
 Examples:
   load --addr localhost:8080 --connections 16 --prefix '서버 응답: '
   load --addr localhost:8080 --connections 100 --rate 5000 --seconds 30
@@ -119,8 +122,9 @@ Examples:
   load --addr localhost:8080 --mode churn --connections 64
   load --addr unix:/tmp/steps.sock --mode idle --connections 10000 --pid 4711
 
-Exit status: 0 every answer was right; 1 some were not, or did not come; 2 wrong usage, or
-nothing to connect to; 130 interrupted, after what was measured so far.";
+Exit status: 0 every answer was right; 1 some were not, or did not come, or the results cannot
+be written; 2 wrong usage, or nothing to connect to; 130 interrupted, after what was measured
+so far.";
 
 /// The option is named after a unit, so a mere number has one.
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -144,7 +148,7 @@ fn main() -> ExitCode {
         give_up(&format!("cannot raise the limit of descriptors: {}", plain(&error)));
     }
     // Looked at before the first connection: what comes later is the connections'.
-    let server = options.pid.map(|pid| match Look::at(pid as u32) {
+    let server = options.pid.map(|pid| match Look::at(&pid.to_string()) {
         Some(look) => (pid as u32, look),
         None => give_up(&format!("there is no process {pid} to look at")),
     });
@@ -160,7 +164,13 @@ fn main() -> ExitCode {
         give_up(&format!("cannot wait for signals: {error}"));
     }
     let outcome = run::run(&plan, &control, first, server).unwrap_or_else(|line| give_up(&line));
-    show(&options, &plan, &outcome);
+    match show(&options, &plan, &outcome) {
+        // A closed pipe is the reader's choice.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            options::exit_with(1, &format!("load: cannot write the results: {}", plain(&error)));
+        }
+        _ => {}
+    }
     if outcome.is_interrupted {
         ExitCode::from(130)
     } else if outcome.tally.failures.total() > 0 {
@@ -170,13 +180,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// A closed pipe is the reader's choice.
-fn show(options: &Options, plan: &Plan, outcome: &Outcome) {
+fn show(options: &Options, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = match options.json {
-        true => writeln!(out, "{}", results::json(plan, outcome)),
-        false => report::write(&mut out, plan, outcome),
-    };
+    match options.json {
+        true => writeln!(out, "{}", results::json(plan, outcome))?,
+        false => report::write(&mut out, plan, outcome)?,
+    }
+    out.flush()
 }
 
 fn give_up(why: &str) -> ! {
@@ -194,7 +204,7 @@ impl Options {
             _ => self.rate,
         };
         let (mut target, first) = Target::find(&self.addr, self.patience)?;
-        target.reserve(self.connections, self.mode == Mode::Churn)?;
+        target.reserve(self.connections, threads, self.mode == Mode::Churn)?;
         // They may take a while to make, and a gigabyte: only once it is clear that there is something to measure.
         let messages = Messages::new(size, &self.prefix, self.seed);
         let plan = Plan {

@@ -65,7 +65,15 @@ pub(crate) struct Times {
     pub(crate) until: Instant,
 }
 
+impl Times {
+    /// Whether what is to be sent at this moment counts.
+    pub(crate) fn contain(&self, moment: Instant) -> bool {
+        self.from <= moment && moment < self.until
+    }
+}
+
 impl Plan {
+    /// The moments of a run that starts now, or soon.
     pub(crate) fn times_from(&self, start: Instant) -> Times {
         let from = start + self.warm_up;
         Times { start, from, until: from + self.seconds }
@@ -81,10 +89,5 @@ impl Plan {
     pub(crate) fn due(&self, rate: f64, times: &Times, connection: usize, number: u64) -> Instant {
         let before = number.saturating_sub(1) as f64 * self.talkers() as f64 + connection as f64;
         times.start + Duration::from_secs_f64(before / rate)
-    }
-
-    /// How long opening all connections may take.
-    pub(crate) fn opening(&self) -> Duration {
-        self.patience + Duration::from_millis(5) * self.connections as u32
     }
 }

@@ -15,9 +15,6 @@ const BAR: f64 = 40.0;
 /// A thread of load that is busy for so much of the time may be what limits the rate.
 const BUSY: f64 = 0.9;
 
-/// From so many connections on, one connection's share of the memory says something.
-const ENOUGH: u64 = 100;
-
 /// Writes the table and the histogram.
 ///
 /// # Errors
@@ -28,6 +25,12 @@ pub(crate) fn write(out: &mut impl Write, plan: &Plan, outcome: &Outcome) -> io:
     writeln!(out, "{}", headline(plan))?;
     let mut rows = run_rows(plan, outcome, &results);
     rows.push(("latency".to_owned(), quantiles(latencies)));
+    let waited = outcome.tally.unsent + outcome.tally.unanswered;
+    if waited > 0 {
+        let what = count(waited, plan.mode.unit());
+        let text = format!("or longer: {what} had no answer, counted with the time that they had waited");
+        rows.push((String::new(), text));
+    }
     rows.extend(server_rows(plan, outcome, &results));
     if let Some(costs) = &results.own {
         let busy = results.busy * 100.0;
@@ -58,9 +61,8 @@ fn run_rows(plan: &Plan, outcome: &Outcome, results: &Results) -> Vec<Row> {
         None => "closed: nothing is sent while an answer is missing (--rate measures from when each is due)".to_owned(),
         Some(rate) if tally.unsent == 0 => format!("open: {} a second were due, and sent", digits(rate)),
         Some(rate) => {
-            let (unsent, were) = (count(tally.unsent, unit), if tally.unsent == 1 { "was" } else { "were" });
-            let rate = digits(rate);
-            format!("open: of {rate} a second, {unsent} {were} never sent; they count with the time they had waited")
+            let (rate, due) = (digits(rate), count(tally.latencies.len(), unit));
+            format!("open: {rate} a second, {due} due, {} of them never sent", group(tally.unsent))
         }
     };
     rows.push(("loop".to_owned(), loop_is));
@@ -75,19 +77,22 @@ fn server_rows(plan: &Plan, outcome: &Outcome, results: &Results) -> Vec<Row> {
     let (threads, before) = (count(memory.threads, "thread"), memory.threads_before);
     let mut rows = vec![("server".to_owned(), format!("{threads}, {before} before the first connection"))];
     let mut add = |name: &str, text: String| rows.push((name.to_owned(), text));
-    if let Some(costs) = &results.server
-        && plan.mode != Mode::Idle
+    // Where hardly anything is sent, the server's silence is what costs.
+    if plan.mode == Mode::Idle
+        && let Some(busy) = results.server_busy
     {
+        add("", format!("{} % of a processor", digits(busy * 100.0)));
+    } else if let Some(costs) = &results.server {
         add("", costs_of(costs, plan));
         if let Some(switches) = costs.switches {
             add("", format!("{} context switches a {}", digits(switches), plan.mode.unit()));
         }
     }
     add("memory", format!("{} resident, {} virtual", size(memory.resident), size(memory.virtual_memory)));
-    if outcome.tally.opened >= ENOUGH && plan.mode != Mode::Churn {
-        let each = (size(memory.resident_each), size(memory.virtual_each));
-        add("", format!("{} resident, {} virtual more for each connection", each.0, each.1));
-        if let Some(bytes) = memory.kernel_each {
+    if let Some(each) = &memory.each {
+        let (resident, virtual_memory) = (size(each.resident), size(each.virtual_memory));
+        add("", format!("{resident} resident, {virtual_memory} virtual more for each connection"));
+        if let Some(bytes) = each.kernel {
             add("", format!("{} in the kernel for each connection, both ends together", size(bytes)));
         }
     }
@@ -104,7 +109,12 @@ fn headline(plan: &Plan) -> String {
     let connections = count(plan.connections as u64, "connection");
     let at_a_time = if plan.mode == Mode::Churn { " at a time" } else { "" };
     let bytes = count(plan.messages.size as u64, "byte");
-    format!("{}, {kind}: {connections}{at_a_time}, {bytes} a message, to {}", plan.mode.name(), plan.target.address)
+    let window = match plan.mode {
+        Mode::Stream => format!(", {} of each on their way", count(plan.window, "message")),
+        _ => String::new(),
+    };
+    let (mode, address) = (plan.mode.name(), &plan.target.address);
+    format!("{mode}, {kind}: {connections}{at_a_time}, {bytes} a message{window}, to {address}")
 }
 
 fn opened(plan: &Plan, outcome: &Outcome) -> String {
@@ -118,7 +128,7 @@ fn opened(plan: &Plan, outcome: &Outcome) -> String {
 
 fn quantiles(latencies: &Histogram<u64>) -> String {
     if latencies.is_empty() {
-        return "nothing was answered".to_owned();
+        return "nothing was to be sent".to_owned();
     }
     let at = |quantile| time(latencies.value_at_quantile(quantile));
     format!("p50 {}, p99 {}, p99.9 {}, max {}", at(0.5), at(0.99), at(0.999), time(latencies.max()))
@@ -160,7 +170,9 @@ fn histogram(out: &mut impl Write, latencies: &Histogram<u64>, plan: &Plan) -> i
 /// What one has to know in order to read the numbers rightly.
 fn notes(out: &mut impl Write, outcome: &Outcome, results: &Results) -> io::Result<()> {
     let mut notes = Vec::new();
-    if results.busy > BUSY {
+    if outcome.tally.answered == 0 {
+        notes.push("nothing was answered in the measured time: this says nothing about a rate".to_owned());
+    } else if results.busy > BUSY {
         notes.push("load itself was busy nearly all the time: it may be what limits the rate".to_owned());
     }
     let lateness = outcome.tally.lateness.value_at_quantile(0.99);

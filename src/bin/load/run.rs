@@ -1,5 +1,6 @@
 //! A run from beginning to end: starts the threads, tells them when, looks at the server, and adds up.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use socket2::Socket;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::plan::Plan;
-use crate::process::{Sample, kernel_memory};
+use crate::process::{Sample, Switches, kernel_memory};
 use crate::progress::Bar;
 use crate::tally::Tally;
 
@@ -27,8 +28,8 @@ pub(crate) struct Outcome {
     /// What was really measured: less than planned after Ctrl-C, or when no connection was left.
     pub(crate) measured: Duration,
     pub(crate) is_interrupted: bool,
-    /// Load itself, at the beginning and the end of the measured time.
-    pub(crate) own: Option<[Sample; 2]>,
+    /// Load itself.
+    pub(crate) own: Option<Span>,
     pub(crate) server: Option<Server>,
 }
 
@@ -37,8 +38,23 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     /// Before the first connection.
     pub(crate) before: Look,
-    /// At the beginning and the end of the measured time, if it was still there.
-    pub(crate) measured: Option<[Look; 2]>,
+    /// If it was still there.
+    pub(crate) measured: Option<Span>,
+}
+
+/// A process at the beginning and the end of the measured time.
+pub(crate) struct Span {
+    pub(crate) looks: [Look; 2],
+    /// Its context switches in this time and in the warm-up.
+    pub(crate) switches: Option<u64>,
+}
+
+impl Span {
+    fn of(looks: [Option<Look>; 2], switches: [Option<Switches>; 2]) -> Option<Span> {
+        let ([from, to], [before, after]) = (looks, switches);
+        let switches = before.zip(after).map(|(before, after)| after.since(&before));
+        Some(Span { looks: [from?, to?], switches })
+    }
 }
 
 /// The process and the kernel's memory at one moment.
@@ -49,8 +65,8 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    pub(crate) fn at(pid: u32) -> Option<Look> {
-        Some(Look { sample: Sample::of(&pid.to_string())?, kernel: kernel_memory() })
+    pub(crate) fn at(pid: &str) -> Option<Look> {
+        Some(Look { sample: Sample::of(pid)?, kernel: kernel_memory() })
     }
 }
 
@@ -74,9 +90,10 @@ pub(crate) fn run(
         for driver in drivers {
             let first = first.take();
             let begun = thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, move || {
-                let result = driver.run(first);
-                control.note_ended();
-                result
+                let ending = control.begin();
+                let tally = driver.run(first)?;
+                ending.in_good_order();
+                Ok(tally)
             });
             match begun {
                 Ok(thread) => threads.push(thread),
@@ -88,7 +105,7 @@ pub(crate) fn run(
         }
         let mut outcome = watch(plan, control, server);
         for thread in threads {
-            let tally = thread.join().map_err(|_| "a thread of load has failed".to_owned())?;
+            let tally: io::Result<Tally> = thread.join().map_err(|_| "a thread of load has failed".to_owned())?;
             outcome.tally.merge(tally.map_err(|error| format!("cannot poll: {error}"))?);
         }
         Ok(outcome)
@@ -113,6 +130,11 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
         own: None,
         server: server.map(|(pid, before)| Server { pid, before, measured: None }),
     };
+    let pids = [Some("self".to_owned()), outcome.server.as_ref().map(|server| server.pid.to_string())];
+    let look = || pids.each_ref().map(|pid| Look::at(pid.as_deref()?));
+    let look_for_switches = || pids.each_ref().map(|pid| Switches::of(pid.as_deref()?));
+    // With a thousand threads that takes a while; now nobody is kept from working by it.
+    let [own_before, before] = look_for_switches();
     let times = plan.times_from(Instant::now() + READY);
     control.start(times);
     let bar = Bar::measuring(plan.warm_up + plan.seconds);
@@ -123,15 +145,15 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
             thread::park_timeout(TICK.min(moment.saturating_duration_since(Instant::now())));
         }
     };
-    let look = |outcome: &Outcome| outcome.server.as_ref().and_then(|server| Look::at(server.pid));
     wait_until(times.from);
-    let (own, looked) = (Sample::of("self"), look(&outcome));
+    let [own_from, from] = look();
     wait_until(times.until);
     outcome.measured = Instant::now().min(times.until).saturating_duration_since(times.from);
-    let (own_after, looked_after) = (Sample::of("self"), look(&outcome));
-    outcome.own = own.zip(own_after).map(<[Sample; 2]>::from);
+    let [own_to, to] = look();
+    let [own_after, after] = look_for_switches();
+    outcome.own = Span::of([own_from, own_to], [own_before, own_after]);
     if let Some(server) = &mut outcome.server {
-        server.measured = looked.zip(looked_after).map(<[Look; 2]>::from);
+        server.measured = Span::of([from, to], [before, after]);
     }
     drop(bar);
     // The last answers may take a while.

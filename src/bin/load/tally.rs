@@ -15,15 +15,20 @@ const STEPS: u64 = 1000;
 
 /// One thread's results; then everyone's.
 pub(crate) struct Tally {
-    /// Nanoseconds, of each message that was to be sent in the measured time.
+    /// Nanoseconds, of each message that was to be sent in the measured time: until its answer, or until load
+    /// stopped waiting for one.
     pub(crate) latencies: Histogram<u64>,
     /// Nanoseconds by which load itself was late, where the connection was free when a message was due.
     pub(crate) lateness: Histogram<u64>,
     /// Messages answered in the measured time.
     pub(crate) answered: u64,
+    /// The same, and those answered before.
+    pub(crate) answered_in_all: u64,
     /// Messages that were due in the measured time, and that load has not sent: their connection was still
-    /// waiting for the answer before.
+    /// waiting for the answer before, or was dead.
     pub(crate) unsent: u64,
+    /// Messages that were to be sent in the measured time, were begun, and have no answer.
+    pub(crate) unanswered: u64,
     /// How often a connection had to wait for a free port or for room in a path's backlog.
     pub(crate) waits: u64,
     /// Connections whose first message was answered.
@@ -41,7 +46,9 @@ impl Tally {
             latencies,
             lateness,
             answered: 0,
+            answered_in_all: 0,
             unsent: 0,
+            unanswered: 0,
             waits: 0,
             opened: 0,
             held: 0,
@@ -51,10 +58,9 @@ impl Tally {
 
     /// A message has been answered.
     pub(crate) fn answer(&mut self, since: Instant, now: Instant, times: &Times) {
-        if now >= times.from && now < times.until {
-            self.answered += 1;
-        }
-        if since >= times.from && since < times.until {
+        self.answered += u64::from(times.contain(now));
+        self.answered_in_all += u64::from(now < times.until);
+        if times.contain(since) {
             self.latencies.saturating_record((now - since).as_nanos() as u64);
         }
     }
@@ -79,11 +85,22 @@ impl Tally {
         }
     }
 
+    /// Messages were begun, and will have no answer any more. Each counts with the time for which it has waited,
+    /// too: a connection that fails may not take its slowest answers with it.
+    pub(crate) fn never_answered(&mut self, since: impl Iterator<Item = Instant>, now: Instant, times: &Times) {
+        for since in since.filter(|since| times.contain(*since)) {
+            self.unanswered += 1;
+            self.latencies.saturating_record((now - since).as_nanos() as u64);
+        }
+    }
+
     pub(crate) fn merge(&mut self, other: Tally) {
         self.latencies.add(&other.latencies).expect("both have the same bounds");
         self.lateness.add(&other.lateness).expect("both have the same bounds");
         self.answered += other.answered;
+        self.answered_in_all += other.answered_in_all;
         self.unsent += other.unsent;
+        self.unanswered += other.unanswered;
         self.waits += other.waits;
         self.opened += other.opened;
         self.held += other.held;

@@ -9,8 +9,11 @@ use rustix::process::{Resource, getrlimit};
 use socket_steps::addr::{Addr, plain};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Descriptors that are not connections: the standard streams, and an epoll, a timer and so on a thread.
-const RESERVED_DESCRIPTORS: usize = 64;
+/// Descriptors that are not connections: the standard streams, the signals' pipe, and what is looked up in `/proc`.
+const RESERVED_DESCRIPTORS: usize = 32;
+
+/// A thread's own: its epoll and its timer.
+const DESCRIPTORS_PER_THREAD: usize = 2;
 
 /// So many addresses of 127.0.0.0/8 a churning run comes from. Whoever closes first keeps the pair of addresses
 /// and ports for a minute (TIME_WAIT), and that is load: one address has some 28,000 ports, enough for 470
@@ -65,16 +68,17 @@ impl Target {
         Ok(Target { address, raw, domain, sources: 1 })
     }
 
-    /// Makes room for so many connections, of which each may be opened again and again.
+    /// Makes room for so many connections, of which each may be opened again and again, in so many threads.
     ///
     /// # Errors
     /// One line: more than the machine's descriptors or ports, and how many it can hold.
-    pub(crate) fn reserve(&mut self, connections: usize, is_churn: bool) -> Result<(), String> {
+    pub(crate) fn reserve(&mut self, connections: usize, threads: usize, is_churn: bool) -> Result<(), String> {
         let descriptors = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
-        let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+        let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS + DESCRIPTORS_PER_THREAD * threads);
         let too_many = |limit: String| Err(format!("--connections {connections} is too many: {limit}"));
         if connections > room {
-            return too_many(format!("the descriptor limit (ulimit -n) is {descriptors}, enough for {room}"));
+            let limit = format!("the descriptor limit (ulimit -n) is {descriptors}, enough for {room}");
+            return too_many(format!("{limit} beside --threads {threads}"));
         }
         let Addr::Tcp(to) = self.address else { return Ok(()) };
         let ports = ports();

@@ -1,19 +1,20 @@
 //! A thread's share of a run, from the first connection to the last answer. Each phase ends in bounded time,
-//! whatever the server does.
+//! whatever the server does: who waits for an answer for too long is given up.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use super::Driver;
+use super::{Driver, TICK};
 use crate::connection::{Connection, Stage};
-use crate::failure::{Failure, Kind};
+use crate::failure::Kind;
 use crate::plan::{Mode, Times};
 use crate::tally::Tally;
 
-/// The loop looks at least so often whether it is to end.
-const TICK: Duration = Duration::from_millis(20);
+/// So many more connections may be opened at once for each that was given up: with a few at a time, it would take
+/// hours to find out that a server answers none of ten thousand.
+const MORE: u64 = 64;
 
 impl Driver<'_> {
     /// From the first connection to the last answer. Ends in bounded time, whatever the server does.
@@ -40,10 +41,11 @@ impl Driver<'_> {
     /// Opens the connections, and lets each say its first message: only the answer shows that somebody serves
     /// it. A connection that merely stands in the backlog is open, too, for its client.
     fn open_all(&mut self, mut first: Option<Socket>) -> io::Result<()> {
-        let deadline = Instant::now() + self.plan.opening();
         let mut begun = 0;
         while self.settled < self.connections.len() && !self.control.is_over() {
-            while begun < self.connections.len() && begun - self.settled < self.plan.target.at_once() {
+            let given_up = self.tally.failures.of(Kind::NoAnswer);
+            let at_once = self.plan.target.at_once() + (MORE * given_up) as usize;
+            while begun < self.connections.len() && begun - self.settled < at_once {
                 self.connections[begun].goal = 1;
                 match first.take() {
                     Some(socket) => {
@@ -54,17 +56,7 @@ impl Driver<'_> {
                 }
                 begun += 1;
             }
-            if Instant::now() >= deadline {
-                for index in 0..self.connections.len() {
-                    let connection = &self.connections[index];
-                    if connection.stage != Stage::Dead && (connection.is_waiting() || index >= begun) {
-                        let passed = humantime::format_duration(self.plan.opening());
-                        let what = format!("no answer to its first message; all were given up after {passed}");
-                        self.fail(index, Failure::new(Kind::NoAnswer, what));
-                    }
-                }
-                return Ok(());
-            }
+            self.give_up_overdue(Instant::now())?;
             self.turn(TICK)?;
         }
         Ok(())
@@ -81,7 +73,8 @@ impl Driver<'_> {
         // With a rate, the connections are due in turns: this is the next one.
         let talkers = self.connections.iter().take_while(|one| one.number < self.plan.talkers()).count();
         let (mut next, mut number) = (0, 1);
-        while !self.control.is_over() && self.alive > 0 {
+        // A schedule goes on when nobody is left to keep it.
+        while !self.control.is_over() && (self.alive > 0 || rate.is_some()) {
             let now = Instant::now();
             let mut timeout = TICK.min(times.until.saturating_duration_since(now));
             if let Some(rate) = rate.filter(|_| talkers > 0) {
@@ -104,6 +97,7 @@ impl Driver<'_> {
             if now >= times.until {
                 break;
             }
+            self.give_up_overdue(now)?;
             self.turn(timeout)?;
         }
         Ok(())
@@ -118,8 +112,8 @@ impl Driver<'_> {
             let connection = &mut self.connections[index];
             connection.goal = connection.begun;
             match (self.plan.mode, connection.stage) {
-                // It never came to be.
-                (_, Stage::Closed) => connection.close(Stage::Closed),
+                // It still waits for a port, or for room.
+                (_, Stage::Closed) => self.close(index, Stage::Closed),
                 // Whether those that were silent are still served.
                 (Mode::Idle, Stage::Open) => {
                     connection.goal += 1;
@@ -128,26 +122,21 @@ impl Driver<'_> {
                 _ => {}
             }
         }
-        let deadline = now + self.plan.patience;
+        self.tally.never_answered(self.lost.drain(..), now, times);
         while !self.control.is_over() && self.connections.iter().any(Connection::is_waiting) {
-            if Instant::now() >= deadline {
-                let patience = humantime::format_duration(self.plan.patience);
-                for index in 0..self.connections.len() {
-                    if self.connections[index].is_waiting() {
-                        let number = self.connections[index].answered;
-                        let what = format!("no answer to message {number}, {patience} after the end");
-                        self.fail(index, Failure::new(Kind::NoAnswer, what));
-                    }
-                }
-            }
+            self.give_up_overdue(Instant::now())?;
             self.turn(TICK)?;
         }
+        // Those that were given up now; and after Ctrl-C, whatever is on its way.
+        let waiting = self.connections.iter_mut().flat_map(|connection| connection.since.drain(..));
+        self.tally.never_answered(self.lost.drain(..).chain(waiting), Instant::now(), times);
         Ok(())
     }
+
     /// Counts what was due on this connection in the measured time, and has not been sent.
     fn note_unsent(&mut self, index: usize, times: &Times, now: Instant) {
         let connection = &self.connections[index];
-        let (Some(rate), true) = (self.plan.rate, connection.stage != Stage::Dead) else { return };
+        let Some(rate) = self.plan.rate else { return };
         let period = Duration::from_secs_f64(self.plan.talkers() as f64 / rate);
         let first = self.plan.due(rate, times, connection.number, connection.begun);
         let before = times.from.saturating_duration_since(first).div_duration_f64(period).ceil();
