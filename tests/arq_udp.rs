@@ -16,8 +16,8 @@ use socket_steps::arq::peers::Limits;
 use socket_steps::arq::sender::Options;
 use support::datagrams::Receiving;
 use support::lossy::long_message;
-use support::trace::{Trace, can_trace};
-use support::{BOUND, Server as ChildServer, has_ipv6, run};
+use support::trace::Trace;
+use support::{BOUND, Server as ChildServer, has_ipv6, has_program, run};
 
 const BAD: Faults = Faults {
     lost: 10,
@@ -221,7 +221,7 @@ fn the_programs_client_is_heard_by_its_server_through_whatever_it_loses() {
 
 #[test]
 fn the_programs_server_goes_on_when_it_is_told_that_a_client_cannot_be_reached() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     for error in ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"] {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
-use support::trace::{Trace, can_trace};
-use support::{BOUND, PREFIX, Server, has_ipv6, run, wait_until};
+use support::trace::Trace;
+use support::{BOUND, PREFIX, Server, has_ipv6, has_program, run, wait_until};
 
 /// What a datagram over IPv4 can carry.
 const LARGEST: usize = 65_507;
@@ -194,7 +194,7 @@ fn the_server_goes_on_when_a_client_has_gone_before_the_answer() {
 
 #[test]
 fn the_server_goes_on_when_it_is_told_that_a_client_cannot_be_reached() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     for (error, why) in [("ECONNREFUSED", "Connection refused"), ("EHOSTUNREACH", "No route to host")] {

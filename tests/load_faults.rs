@@ -16,8 +16,8 @@ use serde_json::Value;
 use socket2::SockRef;
 use support::load::{echo, fails, load, measure, number, refuses, server};
 use support::port::Port;
-use support::trace::{Trace, can_trace};
-use support::{PREFIX, Server, after, run, wait_until};
+use support::trace::Trace;
+use support::{PREFIX, Server, after, has_program, run, wait_until};
 
 #[test]
 fn one_wrong_byte_is_noticed_and_its_place_is_said() {
@@ -285,7 +285,7 @@ fn more_connections_than_descriptors_are_refused_and_as_many_as_are_said_to_fit_
 
 #[test]
 fn when_one_thread_cannot_poll_any_more_all_end_and_one_line_says_why() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     let address = server(|_, stream| echo(stream, |_, _| {})).to_string();

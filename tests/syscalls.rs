@@ -9,8 +9,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use support::trace::{Trace, can_trace};
-use support::{Server, program, wait_until};
+use support::trace::Trace;
+use support::{Server, has_program, program, wait_until};
 
 const MESSAGES: usize = 1000;
 
@@ -24,7 +24,7 @@ fn calls(trace: &str) -> Vec<(&str, &str)> {
 
 #[test]
 fn an_echoed_message_is_one_receive_and_one_send() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -5,13 +5,13 @@ mod support;
 
 use std::process::Command;
 
-use support::trace::{Trace, can_trace};
-use support::{PREFIX, Server, program, run};
+use support::trace::Trace;
+use support::{PREFIX, Server, has_program, program, run};
 
 /// The finished server, on a kernel that refuses its first socket as one without IPv6 would. `None`, and said so, where
 /// there is no strace, or it is not allowed to work.
 fn without_ipv6(address: &str) -> Option<(Command, Trace)> {
-    if !can_trace() {
+    if !has_program("strace") {
         return None;
     }
     let (mut command, trace) = Trace::with_fault("socket:error=EAFNOSUPPORT:when=1", program().get_program());

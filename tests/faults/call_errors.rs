@@ -5,8 +5,8 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::support::trace::{Trace, can_trace};
-use crate::support::{Client, Ended, PREFIX, Server, is_standing_still, program, run, wait_until};
+use crate::support::trace::Trace;
+use crate::support::{Client, Ended, PREFIX, Server, has_program, is_standing_still, program, run, wait_until};
 
 /// One worker, to which everyone comes in turn: what strace counts for each thread, it counts for this one.
 const ONE_WORKER: [&str; 8] =
@@ -73,7 +73,7 @@ fn a_write_that_fails_ends_its_conversation_alone() {
 
 #[test]
 fn a_write_that_fails_on_a_thread_of_its_own_is_known_to_the_one_that_reads() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     for (error, reason) in
@@ -156,7 +156,7 @@ fn a_call_that_is_interrupted_or_comes_back_early_is_made_again() {
 
 #[test]
 fn a_client_whose_new_connection_has_no_address_is_connected_all_the_same() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     let server = Server::start(&[]);
@@ -243,7 +243,7 @@ fn a_server_that_cannot_start_one_of_its_threads_says_so_in_one_line_and_does_no
 
 #[test]
 fn an_address_that_the_kernel_does_not_give_is_one_line_and_status_2() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     for fault in ["socket:error=EMFILE:when=1", "setsockopt:error=ENOMEM:when=1", "listen:error=EADDRINUSE:when=1"] {
@@ -257,7 +257,7 @@ fn an_address_that_the_kernel_does_not_give_is_one_line_and_status_2() {
 
 #[test]
 fn an_address_that_is_somebody_elses_or_is_taken_is_one_line_with_the_remedy() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     // Permission is nothing that root could do without, so it is not asked for.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::trace::can_trace;
 use crate::support::web::Site;
 use crate::support::{Server, has_program, program, run, wait_until};
 
@@ -57,7 +56,7 @@ fn waits_by_the_wall(call: &str) -> bool {
 
 #[test]
 fn no_wait_of_the_server_ends_by_the_clock_on_the_wall() {
-    if !can_trace() {
+    if !has_program("strace") {
         return;
     }
     assert!(waits_by_the_wall("7 futex(0x7f, FUTEX_WAIT_BITSET_PRIVATE|FUTEX_CLOCK_REALTIME, 0, {tv_sec=9}"));

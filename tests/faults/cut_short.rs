@@ -5,8 +5,9 @@ use std::io::Write;
 use std::thread;
 
 use crate::proxy::{Fate, Faults, Proxy, Way};
-use crate::random::{Random, seed};
+use crate::random::Random;
 use crate::support::bystanders::{ALL_READY, beside_two_others, threads_and_descriptors};
+use crate::support::figures::seed;
 use crate::support::web::{CLOSE, FIN, Site, Ws, handshake};
 use crate::support::{Client, Server, descriptors};
 use crate::through::{BUMPY, talk, text};

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::random::{Random, seed};
+use crate::random::Random;
+use crate::support::figures::seed;
 use crate::support::figures::{figure, full};
 use crate::support::{Client, Server};
 

@@ -11,11 +11,9 @@ use proptest::test_runner::TestRunner;
 
 use crate::corpus::inputs;
 use crate::support::figures::figure;
-use crate::support::web::{CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws};
+use crate::support::figures::tries;
+use crate::support::web::{CLOSE, CONTINUE, FIN, Frame, PING, PONG, Site, TEXT, Ws};
 use crate::support::{PREFIX, wait_until};
-use crate::tries;
-
-const CONTINUE: u8 = 0;
 
 /// A room with somebody in it who hears, and somebody who says when it is enough.
 struct Here {

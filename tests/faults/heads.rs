@@ -12,9 +12,9 @@ use socket_steps::web::refusal::Refusal;
 
 use crate::corpus::inputs;
 use crate::support::figures::figure;
+use crate::support::figures::tries;
 use crate::support::web::{Response, Site};
 use crate::support::{Client, PREFIX};
-use crate::tries;
 
 const CORPUS: &str = include_str!("corpus/heads.txt");
 

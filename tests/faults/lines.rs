@@ -10,8 +10,8 @@ use socket_steps::lines::{LineBuffer, TooLong};
 
 use crate::corpus::inputs;
 use crate::support::figures::figure;
+use crate::support::figures::tries;
 use crate::support::{PREFIX, Server};
-use crate::tries;
 
 /// How long a line may be where the corpus is tried.
 const LIMIT: usize = 100;

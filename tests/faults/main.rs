@@ -36,5 +36,3 @@ mod values;
 mod visitors;
 mod watched;
 mod words;
-
-use support::figures::tries;

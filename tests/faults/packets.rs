@@ -18,7 +18,7 @@ use crate::corpus::inputs;
 use crate::support::BOUND;
 use crate::support::datagrams::Receiving;
 use crate::support::figures::figure;
-use crate::tries;
+use crate::support::figures::tries;
 
 /// With a checksum that is right: whoever wrote this meant it.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {

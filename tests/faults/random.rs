@@ -3,8 +3,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-pub(crate) use crate::support::figures::seed;
-
 /// splitmix64: small, good enough, and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

@@ -14,8 +14,9 @@ use socket_steps::server::Config;
 use socket_steps::socket::Socket;
 
 use crate::proxy::{Faults, Proxy};
-use crate::random::{Random, seed};
+use crate::random::Random;
 use crate::support::figures::figure;
+use crate::support::figures::seed;
 use crate::support::kit::{is_to_serve, serve};
 use crate::support::web::{Site, get};
 use crate::support::{Server, program, resident};

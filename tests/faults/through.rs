@@ -11,7 +11,8 @@ use socket_steps::server::Config;
 use socket_steps::services;
 
 use crate::proxy::{Done, Fate, Faults, Proxy, Way};
-use crate::random::{Random, seed};
+use crate::random::Random;
+use crate::support::figures::seed;
 use crate::support::kit::Kit;
 use crate::support::web::{CLOSE, FIN, Site, Ws, get};
 use crate::support::{Client, PREFIX, Server, wait_until};

@@ -9,7 +9,7 @@ use socket_steps::options::{count, duration, size};
 
 use crate::corpus::inputs;
 use crate::support::figures::figure;
-use crate::tries;
+use crate::support::figures::tries;
 
 /// A year in nanoseconds, and a gibibyte.
 const LONGEST: u128 = 365 * 24 * 60 * 60 * 1_000_000_000;

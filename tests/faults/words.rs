@@ -16,8 +16,8 @@ use proptest::test_runner::TestRunner;
 
 use crate::corpus::{bytes_of, inputs};
 use crate::support::figures::figure;
+use crate::support::figures::tries;
 use crate::support::{Server, after, program, run};
-use crate::tries;
 
 const PROGRAMS: [&str; 4] = ["socket-steps", "check", "load", "talk"];
 

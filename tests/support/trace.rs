@@ -12,11 +12,6 @@ use tempfile::TempDir;
 use super::needs::has_program;
 use super::{Server, program, wait_until};
 
-/// Whether strace is here and may look at a program's system calls; if not, says so.
-pub fn can_trace() -> bool {
-    has_program("strace")
-}
-
 /// What strace writes down of a program.
 pub struct Trace {
     fault: String,
@@ -41,7 +36,7 @@ impl Trace {
     /// The finished server, on a free port, without the live page, and with a fault. `None`, and said so, where strace
     /// cannot be used.
     pub fn of_a_server(fault: &str, options: &[&str]) -> Option<(Server, Trace)> {
-        if !can_trace() {
+        if !has_program("strace") {
             return None;
         }
         let (mut command, trace) = Trace::with_fault(fault, program().get_program());

@@ -94,6 +94,7 @@ pub fn handshake(path: &str, lines: &str) -> String {
     )
 }
 
+pub const CONTINUE: u8 = 0;
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 
 use crate::case::{Case, Cut, fragments_of, play};
 use crate::support::figures::figure;
-use crate::support::web::{BINARY, CLOSE, FIN, PING, PONG, Site, TEXT, Ws};
-use crate::{CONTINUE, close_with, utf8};
+use crate::support::web::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Site, TEXT, Ws};
+use crate::{close_with, utf8};
 
 const RSV1: u8 = 0x40;
 const RSV2: u8 = 0x20;

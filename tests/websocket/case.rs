@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use crate::support::web::{CLOSE, FIN, Frame, PONG, TEXT, Ws, masked};
-use crate::{CONTINUE, close_with};
+use crate::close_with;
+use crate::support::web::{CLOSE, CONTINUE, FIN, Frame, PONG, TEXT, Ws, masked};
 
 /// How a case's bytes are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

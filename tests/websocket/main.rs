@@ -23,10 +23,8 @@ use socket_steps::server::{Config, Server as KitServer};
 use socket_steps::web::page::{Options, Page, Running};
 use socket_steps::web::websocket::Limits;
 use support::figures::figure;
-use support::web::{BINARY, CLOSE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
+use support::web::{BINARY, CLOSE, CONTINUE, FIN, Frame, PING, PONG, Site, TEXT, Ws, head, masked};
 use support::{BOUND, Client, Server, program, resident, run, wait_until};
-
-const CONTINUE: u8 = 0;
 
 fn close_with(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes(), reason].concat()

@@ -83,8 +83,8 @@ impl Results {
         let rate = if seconds > 0.0 { answered / seconds } else { 0.0 };
         let costs = |span| Costs::of(span, answered, outcome.tally.answered_in_all as f64);
         let busy = |span: &Span| {
-            let [from, to] = &span.looks;
-            let used = to.sample.cpu.saturating_sub(from.sample.cpu).as_secs_f64();
+            let [from, to] = &span.samples;
+            let used = to.cpu.saturating_sub(from.cpu).as_secs_f64();
             if seconds > 0.0 { used / seconds } else { 0.0 }
         };
         let measured = outcome.server.as_ref().and_then(|server| server.measured.as_ref());
@@ -104,7 +104,7 @@ impl Results {
 
 impl Costs {
     fn of(span: &Span, messages: f64, messages_in_all: f64) -> Option<Costs> {
-        let [before, after] = span.looks.each_ref().map(|look| &look.sample);
+        let [before, after] = &span.samples;
         let each = |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / messages;
         (messages > 0.0).then(|| Costs {
             cpu: each(before.cpu, after.cpu),
@@ -122,21 +122,21 @@ impl Costs {
 
 impl Memory {
     fn of(server: &Server, connections: Option<u64>) -> Option<Memory> {
-        let [_, after] = &server.measured.as_ref()?.looks;
+        let [_, after] = &server.measured.as_ref()?.samples;
         let (before, kernel_before) = (&server.before.sample, server.before.kernel);
         let each = |connections: u64| {
             let share = |before: u64, after: u64| (after as f64 - before as f64) / connections as f64;
             Each {
-                resident: share(before.resident, after.sample.resident),
-                virtual_memory: share(before.virtual_memory, after.sample.virtual_memory),
-                kernel: kernel_before.zip(after.kernel).map(|(before, after)| share(before, after)),
+                resident: share(before.resident, after.resident),
+                virtual_memory: share(before.virtual_memory, after.virtual_memory),
+                kernel: kernel_before.zip(server.kernel).map(|(before, after)| share(before, after)),
             }
         };
         Some(Memory {
-            threads: after.sample.threads,
+            threads: after.threads,
             threads_before: before.threads,
-            resident: after.sample.resident as f64,
-            virtual_memory: after.sample.virtual_memory as f64,
+            resident: after.resident as f64,
+            virtual_memory: after.virtual_memory as f64,
             each: connections.map(each),
         })
     }

@@ -40,20 +40,22 @@ pub(crate) struct Server {
     pub(crate) before: Look,
     /// If it was still there.
     pub(crate) measured: Option<Span>,
+    /// The kernel's memory at the end of the measured time.
+    pub(crate) kernel: Option<u64>,
 }
 
 /// A process at the beginning and the end of the measured time.
 pub(crate) struct Span {
-    pub(crate) looks: [Look; 2],
+    pub(crate) samples: [Sample; 2],
     /// Its context switches in this time and in the warm-up.
     pub(crate) switches: Option<u64>,
 }
 
 impl Span {
-    fn of(looks: [Option<Look>; 2], switches: [Option<Switches>; 2]) -> Option<Span> {
-        let ([from, to], [before, after]) = (looks, switches);
+    fn of(samples: [Option<Sample>; 2], switches: [Option<Switches>; 2]) -> Option<Span> {
+        let ([from, to], [before, after]) = (samples, switches);
         let switches = before.zip(after).map(|(before, after)| after.since(&before));
-        Some(Span { looks: [from?, to?], switches })
+        Some(Span { samples: [from?, to?], switches })
     }
 }
 
@@ -128,10 +130,10 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
         measured: Duration::ZERO,
         is_interrupted: false,
         own: None,
-        server: server.map(|(pid, before)| Server { pid, before, measured: None }),
+        server: server.map(|(pid, before)| Server { pid, before, measured: None, kernel: None }),
     };
     let pids = [Some("self".to_owned()), outcome.server.as_ref().map(|server| server.pid.to_string())];
-    let look = || pids.each_ref().map(|pid| Look::at(pid.as_deref()?));
+    let look = || pids.each_ref().map(|pid| Sample::of(pid.as_deref()?));
     let look_for_switches = || pids.each_ref().map(|pid| Switches::of(pid.as_deref()?));
     // With a thousand threads that takes a while; now nobody is kept from working by it.
     let [own_before, before] = look_for_switches();
@@ -149,11 +151,12 @@ fn watch(plan: &Plan, control: &Control, server: Option<(u32, Look)>) -> Outcome
     let [own_from, from] = look();
     wait_until(times.until);
     outcome.measured = Instant::now().min(times.until).saturating_duration_since(times.from);
-    let [own_to, to] = look();
+    let ([own_to, to], kernel) = (look(), kernel_memory());
     let [own_after, after] = look_for_switches();
     outcome.own = Span::of([own_from, own_to], [own_before, own_after]);
     if let Some(server) = &mut outcome.server {
         server.measured = Span::of([from, to], [before, after]);
+        server.kernel = kernel;
     }
     drop(bar);
     // The last answers may take a while.
